@@ -1,0 +1,60 @@
+/** Builds `dist/exclusive`, the binary, and with `--lib` `dist/lib`, what the npm package holds. */
+import { rename, rm } from "node:fs/promises";
+
+if (process.argv.includes("--lib")) await buildLibrary();
+else await buildBinary("dist/exclusive");
+
+/** The binary takes nothing from the directory it is called in: no `.env`, no `bunfig.toml`. */
+async function buildBinary(outfile: string): Promise<void> {
+  const unfinished = `${outfile}.tmp`;
+  await Bun.build({
+    entrypoints: ["src/command/main.ts"],
+    target: "bun",
+    minify: true,
+    bytecode: true,
+    compile: { outfile: unfinished, autoloadDotenv: false, autoloadBunfig: false },
+  });
+  await keepLimits(unfinished);
+  await rename(unfinished, outfile); // over a binary that may be running
+}
+
+/**
+ * Bun raises the soft limit of open files (RLIMIT_NOFILE) to the hard one before any of our code runs, and nothing
+ * tells afterwards what it was: the wrapped command would not get the limit that it gets without us. So the name
+ * `setrlimit` among the symbols that the program imports becomes `getrlimit`, a function of the same arguments that
+ * leaves the limit alone. (What we call ourselves is looked up in libc by its name, which this does not touch.)
+ * @throws where the program does not import it exactly once: then Bun does it in another way, and this must follow
+ */
+async function keepLimits(file: string): Promise<void> {
+  const program = Buffer.from(await Bun.file(file).bytes());
+  const names = dynamicStrings(program);
+  const wanted = Buffer.from("\0setrlimit\0");
+  const at = names.indexOf(wanted);
+  if (at < 0 || names.indexOf(wanted, at + 1) >= 0)
+    throw new Error(`${file}: expected one import of setrlimit`);
+  names.write("getrlimit", at + 1);
+  await Bun.write(file, program, { mode: 0o755 });
+}
+
+/** `.dynstr` of a 64-bit little-endian ELF file, elf(5): its only string table that is loaded. */
+function dynamicStrings(elf: Buffer): Buffer {
+  const SHT_STRTAB = 3;
+  const SHF_ALLOC = 2n;
+  const sections = Number(elf.readBigUInt64LE(0x28));
+  for (let i = 0; i < elf.readUInt16LE(0x3c); i++) {
+    const header = elf.subarray(sections + i * 64, sections + (i + 1) * 64);
+    if (header.readUInt32LE(4) !== SHT_STRTAB || !(header.readBigUInt64LE(8) & SHF_ALLOC)) continue;
+    const offset = Number(header.readBigUInt64LE(0x18));
+    return elf.subarray(offset, offset + Number(header.readBigUInt64LE(0x20)));
+  }
+  throw new Error("no dynamic string table");
+}
+
+/** Types from tsc, JavaScript from tsc too: file by file, so that a stack trace names what is in `src/`. */
+async function buildLibrary(): Promise<void> {
+  await rm("dist/lib", { recursive: true, force: true });
+  const tsc = Bun.spawnSync(["node_modules/.bin/tsc", "--project", "tsconfig.build.json"], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  if (!tsc.success) process.exit(1);
+}

@@ -1,0 +1,43 @@
+/** Exit statuses (sysexits.h(3head)) and how a command comes to one. */
+import { CannotAcquireLock, LockFileError, LockLost, StoreError } from "../errors.ts";
+
+export const EXIT = {
+  OK: 0,
+  /** `status`: the lock is free. */
+  FREE: 1,
+  USAGE: 64,
+  UNAVAILABLE: 69,
+  SOFTWARE: 70,
+  CANNOT_CREATE: 73,
+  IO_ERROR: 74,
+  /** The lock is held, or the time ran out. */
+  TEMPORARY_FAILURE: 75,
+  NOT_EXECUTABLE: 126,
+  NOT_FOUND: 127,
+} as const;
+
+/** The command line is wrong. */
+export class UsageError extends Error {}
+
+/** The wrapped command could not be started. */
+export class CommandError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+}
+
+/** The exit status that an error stands for; undefined for a bug of ours. */
+export function statusOfError(error: unknown): number | undefined {
+  if (error instanceof UsageError || error instanceof RangeError || error instanceof TypeError)
+    return EXIT.USAGE;
+  if (error instanceof CannotAcquireLock) return EXIT.TEMPORARY_FAILURE;
+  if (error instanceof LockLost) return EXIT.SOFTWARE;
+  if (error instanceof StoreError) return EXIT.UNAVAILABLE;
+  if (error instanceof CommandError) return error.status;
+  if (error instanceof LockFileError)
+    return error.operation === "open" || error.operation === "fstat" ? EXIT.CANNOT_CREATE : EXIT.IO_ERROR;
+  return undefined;
+}

@@ -1,0 +1,1 @@
+export async function replaceHolder(_a: unknown, _b: unknown) {}

@@ -1,0 +1,161 @@
+/** `exclusive run`: wrap a command in a lock. */
+import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { type AcquireOptions, Lock } from "../lock.ts";
+import type { FileLease } from "../store/file.ts";
+import { E, errorText } from "../store/kernel.ts";
+import { endLike, supervise } from "./child.ts";
+import { CommandError, EXIT, UsageError } from "./exit.ts";
+import { nearest, type OptionValues, parseOptions } from "./options.ts";
+import { Log } from "./say.ts";
+import { heldBy } from "./show.ts";
+import { become, type Command, start } from "./spawn.ts";
+
+export const OPTIONS = {
+  wait: { short: "w", help: "wait for the lock, without limit" },
+  timeout: { short: "t", value: "DURATION", help: "wait for the lock at most so long (0: do not wait)" },
+  "if-held": { value: "WHAT", help: "fail (default), skip (exit 0), coalesce or replace: see below" },
+  shared: { short: "s", help: "share the lock with others that share it" },
+  slots: { value: "N", help: "let N hold the lock at a time" },
+  exec: { help: "become the command: no wrapper process stays" },
+  "conflict-exit-code": { short: "E", value: "N", help: "exit status when the lock is held, instead of 75" },
+  label: { value: "TEXT", help: "text for people, kept with the lock" },
+  keep: { help: "leave the lock file in place, emptied" },
+  file: { value: "PATH", help: "lock this existing file or directory as it is" },
+  dir: { value: "DIR", help: "directory of the lock files" },
+  quiet: { short: "q", help: "say nothing" },
+  verbose: { short: "v", help: "say when the lock is acquired and released" },
+  "log-format": { value: "text|json", help: "json: one object a line, with wait and hold in seconds" },
+} as const;
+
+const POLICIES = ["fail", "skip", "coalesce", "replace"] as const;
+type Policy = (typeof POLICIES)[number];
+type Values = OptionValues<typeof OPTIONS>;
+
+/** Takes the lock, runs the command, and ends as the command ended; returns a status where it did not run. */
+export async function run(args: string[]): Promise<number> {
+  const { values, rest } = parseOptions(args, OPTIONS);
+  const [name, ...tail] = rest;
+  const argv = tail[0] === "--" ? tail.slice(1) : tail;
+  if (name === undefined) throw new UsageError("NAME is missing");
+  if (argv.length === 0) throw new UsageError("COMMAND is missing");
+  const policy = oneOf("--if-held", values["if-held"], POLICIES) ?? "fail";
+  const format = oneOf("--log-format", values["log-format"], ["text", "json"]);
+  const conflict =
+    wholeNumber("--conflict-exit-code", values["conflict-exit-code"], 255) ?? EXIT.TEMPORARY_FAILURE;
+  if (policy === "coalesce" && values.file !== undefined)
+    throw new UsageError("--if-held coalesce does not go with --file");
+  if (policy === "replace" && values.slots !== undefined)
+    throw new UsageError("--if-held replace does not go with --slots");
+  const { label, keep, file, dir, shared } = values;
+  const lock = new Lock({
+    name,
+    label,
+    keep,
+    file,
+    dir,
+    shared,
+    slots: wholeNumber("--slots", values.slots, 64),
+  });
+  const log = new Log({ quiet: values.quiet, verbose: values.verbose, json: format === "json" }, name);
+  try {
+    await acquire(lock, policy, values, log);
+  } catch (error) {
+    if (error instanceof CannotAcquireLock) return refused(error, policy, conflict, log);
+    throw error;
+  }
+  log.tell("acquired", { wait: log.elapsed, lockfile: lock.lockfile }, () => {
+    return `acquired '${printable(name)}' after ${log.elapsed} s (${printable(lock.lockfile)})`;
+  });
+  return values.exec ? asCommand(lock, argv) : underLock(lock, argv, log);
+}
+
+/** @throws {CannotAcquireLock} when the lock is not to be had, as far as the options go */
+async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, log: Log): Promise<void> {
+  const options: AcquireOptions = { wait, timeout, coalesce: policy === "coalesce" };
+  if (policy === "coalesce" || policy === "replace") options.wait = true;
+  try {
+    lock.acquireSync();
+    return;
+  } catch (error) {
+    if (!(error instanceof CannotAcquireLock) || !(options.wait || timeout !== undefined)) throw error;
+  }
+  if (policy === "replace") {
+    const { replaceHolder } = await import("./replace.ts");
+    await replaceHolder(lock, log);
+  }
+  const { showWaiting } = await import("./waiting.ts");
+  using _line = showWaiting(lock, timeout, log);
+  await lock.acquire(options);
+}
+
+function refused(error: CannotAcquireLock, policy: Policy, conflict: number, log: Log): number {
+  const { name, holder } = error;
+  const late = error instanceof LockTimeout;
+  const details = { wait: log.elapsed, holder };
+  if (policy === "skip" || (policy === "coalesce" && !late)) {
+    const why = policy === "skip" ? "skipped" : "somebody already waits to run it";
+    log.tell("skipped", details, () => `${heldBy(name, holder)}: ${why}`);
+    return EXIT.OK;
+  }
+  log.tell("refused", details, () => {
+    return late ? `gave up after ${log.elapsed} s: ${heldBy(name, holder)}` : heldBy(name, holder);
+  });
+  return conflict;
+}
+
+function commandOf(lock: Lock, argv: string[]): { lease: FileLease; command: Command } {
+  const lease = lock.lease as FileLease;
+  const env = { EXCLUSIVE_NAME: lock.name, EXCLUSIVE_LOCKFILE: lock.lockfile };
+  return { lease, command: { argv, env, lockFd: lease.fd } };
+}
+
+/** The command runs as our child, and the lock is given back when it ends. */
+function underLock(lock: Lock, argv: string[], log: Log): never {
+  const { lease, command } = commandOf(lock, argv);
+  const acquired = log.elapsed;
+  const { pid, lockFd } = start(command);
+  lease.fd = lockFd;
+  if (pid < 0) {
+    lease.releaseSync();
+    throw cannotStart(argv[0]!, -pid);
+  }
+  lease.recordCommand(pid);
+  const ending = supervise(pid);
+  lease.releaseSync();
+  log.tell("released", { hold: log.elapsed - acquired, ...ending }, () => {
+    return `released '${printable(lock.name)}' after ${(log.elapsed - acquired).toFixed(3)} s`;
+  });
+  endLike(ending);
+}
+
+/** This process becomes the command, and the lock lasts as long as anybody has its descriptor. */
+function asCommand(lock: Lock, argv: string[]): never {
+  const { lease, command } = commandOf(lock, argv);
+  const { errno, lockFd } = become(command);
+  lease.fd = lockFd;
+  lease.releaseSync();
+  throw cannotStart(argv[0]!, errno);
+}
+
+function cannotStart(command: string, errno: number): CommandError {
+  const status = errno === E.ENOENT ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
+  return new CommandError(`cannot run ${printable(command)}: ${errorText(errno)}`, status);
+}
+
+function oneOf<const T extends string>(
+  option: string,
+  value: string | undefined,
+  choices: readonly T[],
+): T | undefined {
+  if (value === undefined || (choices as readonly string[]).includes(value)) return value as T | undefined;
+  const meant = nearest(value, choices);
+  throw new UsageError(
+    `${option} takes ${choices.join(", ")}, not '${printable(value)}'${meant ? ` (did you mean ${meant}?)` : ""}`,
+  );
+}
+
+function wholeNumber(option: string, value: string | undefined, most: number): number | undefined {
+  if (value === undefined) return undefined;
+  if (/^\d+$/.test(value) && Number(value) <= most) return Number(value);
+  throw new UsageError(`${option} takes a whole number up to ${most}, not '${printable(value)}'`);
+}

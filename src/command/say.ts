@@ -1,0 +1,67 @@
+/** What commands say: data on stdout, talk on stderr. */
+import { write } from "../store/kernel.ts";
+
+/** A line for the user. */
+export function complain(message: string): void {
+  write(2, `exclusive: ${message}\n`);
+}
+
+/** A line of data. */
+export function print(line: string): void {
+  write(1, `${line}\n`);
+}
+
+/** What happens to a lock, as `--log-format json` names it. */
+export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "released";
+
+/** How much `run` and `wait` talk, and in what form. */
+export interface Talk {
+  quiet?: boolean | undefined;
+  verbose?: boolean | undefined;
+  json?: boolean | undefined;
+}
+
+/**
+ * Tells what happens to a lock. As text, what is not as expected, and the rest with `--verbose`; as JSON, all of
+ * it, one object a line: `time` (ISO 8601), `event`, `name`, and durations in seconds.
+ */
+export class Log {
+  readonly #start = performance.now();
+
+  constructor(
+    readonly talk: Talk,
+    readonly name: string,
+  ) {}
+
+  /** Seconds since this log began. */
+  get elapsed(): number {
+    return Math.round(performance.now() - this.#start) / 1000;
+  }
+
+  tell(event: LockEvent, details: Record<string, unknown>, text: () => string): void {
+    const { quiet, verbose, json } = this.talk;
+    if (quiet) return;
+    if (json) {
+      write(2, `${JSON.stringify({ time: new Date().toISOString(), event, name: this.name, ...details })}\n`);
+    } else if (verbose || (event !== "acquired" && event !== "released")) {
+      complain(text());
+    }
+  }
+}
+
+/** How long ago, or how long, for people: `4s`, `3m 10s`, `2h 5m`, `3d 4h`. */
+export function spoken(milliseconds: number): string {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  const units: [number, string][] = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "m"],
+  ];
+  for (const [i, [size, unit]] of units.entries()) {
+    if (seconds < size) continue;
+    const [smaller, smallerUnit] = units[i + 1] ?? [1, "s"];
+    const rest = Math.floor((seconds % size) / smaller);
+    return `${Math.floor(seconds / size)}${unit}${rest ? ` ${rest}${smallerUnit}` : ""}`;
+  }
+  return `${seconds}s`;
+}

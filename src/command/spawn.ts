@@ -1,0 +1,213 @@
+/**
+ * Starting the command by libc's own calls.
+ *
+ * `Bun.spawn` gives the command default signal actions and no descriptor above 2 but those it is told of. A wrapper
+ * that cannot be felt must leave both as it found them, so the command is started with posix_spawn(3).
+ */
+import {
+  address,
+  checked,
+  E,
+  libc,
+  O,
+  open,
+  readDirectory,
+  readFile,
+  readlink,
+  readText,
+} from "../store/kernel.ts";
+import { signalSet } from "../store/signals.ts";
+import { maskAtStart, SIG, setDefault, unblockSignals } from "./signals.ts";
+
+const linux = process.platform === "linux";
+
+const RLIMIT_NOFILE = linux ? 7 : 8;
+const POSIX_SPAWN_SETSIGDEF = 4;
+const POSIX_SPAWN_SETSIGMASK = 8;
+
+const c = libc({
+  posix_spawnp: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "ptr"], returns: "i32" },
+  posix_spawnattr_init: { args: ["ptr"], returns: "i32" },
+  posix_spawnattr_setflags: { args: ["ptr", "i16"], returns: "i32" },
+  posix_spawnattr_setsigdefault: { args: ["ptr", "ptr"], returns: "i32" },
+  posix_spawnattr_setsigmask: { args: ["ptr", "ptr"], returns: "i32" },
+  execvp: { args: ["ptr", "ptr"], returns: "i32" },
+  setenv: { args: ["ptr", "ptr", "i32"], returns: "i32" },
+  getrlimit: { args: ["i32", "ptr"], returns: "i32" },
+  dup2: { args: ["i32", "i32"], returns: "i32" },
+  close: { args: ["i32"], returns: "i32" },
+});
+
+/** Strings for C: an array of pointers, ended by a null pointer, as `execve(2)` takes it. */
+class StringArray {
+  readonly #bytes: Uint8Array[];
+  readonly #pointers: BigUint64Array;
+
+  constructor(strings: Uint8Array[]) {
+    this.#bytes = strings;
+    this.#pointers = new BigUint64Array(strings.length + 1);
+    for (const [i, bytes] of strings.entries()) this.#pointers[i] = BigInt(address(bytes));
+  }
+  get address(): number {
+    return address(this.#pointers);
+  }
+  /** The first string. */
+  get first(): number {
+    return address(this.#bytes[0]!);
+  }
+}
+
+const encoder = new TextEncoder();
+const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
+
+/** The strings of a block such as /proc/self/environ, each with its NUL; they share the block's memory. */
+function splitBlock(block: Uint8Array): Uint8Array[] {
+  const strings: Uint8Array[] = [];
+  for (let start = 0; start < block.length; ) {
+    const end = block.indexOf(0, start) + 1 || block.length;
+    strings.push(block.subarray(start, end));
+    start = end;
+  }
+  return strings;
+}
+
+/**
+ * Arguments as the bytes we were given: Bun turns what is no UTF-8 into U+FFFD, and such bytes are good file names.
+ * @param args the last arguments of this process
+ */
+function rawArguments(args: readonly string[]): Uint8Array[] {
+  if (args.some((arg) => arg.includes("\ufffd"))) {
+    const all = splitBlock(readFile("/proc/self/cmdline") ?? new Uint8Array());
+    if (all.length > args.length) return all.slice(-args.length);
+  }
+  return args.map(cString);
+}
+
+/** The environment that we were given, with these variables set. */
+function environment(extra: Record<string, string>): Uint8Array[] {
+  const block = linux ? readFile("/proc/self/environ") : undefined;
+  const inherited = block
+    ? splitBlock(block)
+    : Object.entries(process.env).map(([key, value]) => cString(`${key}=${value}`));
+  const names = Object.keys(extra).map((key) => encoder.encode(`${key}=`));
+  const kept = inherited.filter((entry) => !names.some((name) => name.every((byte, i) => entry[i] === byte)));
+  return [...kept, ...Object.entries(extra).map(([key, value]) => cString(`${key}=${value}`))];
+}
+
+/** Descriptors from 3 on that whoever started us left open, without `except` and those of Bun's event loop. */
+function inheritedDescriptors(except: number): number[] {
+  const names = readDirectory(linux ? "/proc/self/fd" : "/dev/fd");
+  if (typeof names === "number") return [];
+  const bunsOwn = new Set<number>();
+  const found: number[] = [];
+  for (const fd of names.map(Number)) {
+    if (fd < 3 || fd === except) continue;
+    const target = linux ? readlink(`/proc/self/fd/${fd}`) : "";
+    if (target === undefined) continue; // the descriptor that listed the others
+    if (target === "anon_inode:[eventpoll]") {
+      const watched = readText(`/proc/self/fdinfo/${fd}`) ?? "";
+      for (const [, number] of watched.matchAll(/^tfd:\s+(\d+)/gm)) bunsOwn.add(Number(number));
+    } else {
+      found.push(fd);
+    }
+  }
+  return found.filter((fd) => !bunsOwn.has(fd));
+}
+
+/** Clears close-on-exec, which Bun sets on all that it inherits: dup2(2) gives a descriptor without it. */
+function clearCloseOnExec(fds: readonly number[], spare: number): void {
+  for (const fd of fds) {
+    c.dup2(fd, spare);
+    c.dup2(spare, fd);
+  }
+  if (fds.length > 0) c.close(spare);
+}
+
+/**
+ * What the command inherits, made ready: call it last before the command starts. The lock goes to the highest number
+ * that the command can have without a table of descriptors that is large for its sake.
+ */
+function handOver(lockFd: number): Moved & { inherited: number[] } {
+  const inherited = inheritedDescriptors(lockFd);
+  const limits = new BigUint64Array(2);
+  c.getrlimit(RLIMIT_NOFILE, address(limits));
+  const soft = limits[0]!;
+  let high = soft < 1024n ? Number(soft) - 1 : 1023;
+  while (inherited.includes(high) || inherited.includes(high - 1)) high--;
+  clearCloseOnExec(inherited, high - 1);
+  c.dup2(lockFd, high);
+  c.close(lockFd);
+  return { inherited, lockFd: high };
+}
+
+/** What a command is started with. */
+export interface Command {
+  /** The command and its arguments: the last arguments of this process. */
+  argv: readonly string[];
+  /** Variables to add to the environment. */
+  env: Record<string, string>;
+  /** The descriptor that holds the lock. It is moved to a high number. */
+  lockFd: number;
+}
+
+/** Where the lock's descriptor is now. */
+interface Moved {
+  lockFd: number;
+}
+
+/**
+ * The command gets the default action of these: Bun ignores them and nobody else does. (Whether they were ignored
+ * when we were started cannot be known any more.)
+ */
+const DEFAULT_SIGNALS = [SIG.PIPE, SIG.XFSZ] as const;
+
+/**
+ * Starts the command with the signal mask, ignored signals, descriptors and terminal that we were started with.
+ * @returns its pid, or minus the errno that it could not be started with
+ */
+export function start(command: Command): Moved & { pid: number } {
+  const { inherited, lockFd } = handOver(command.lockFd);
+  const attributes = new Uint8Array(512);
+  const defaults = signalSet(...DEFAULT_SIGNALS);
+  // glibc ignores its own two in the command unless told not to.
+  if (linux) defaults.set([defaults[3]! | 0x80, defaults[4]! | 0x01], 3);
+  c.posix_spawnattr_init(address(attributes));
+  c.posix_spawnattr_setflags(address(attributes), POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+  c.posix_spawnattr_setsigdefault(address(attributes), address(defaults));
+  c.posix_spawnattr_setsigmask(address(attributes), address(maskAtStart));
+  const envp = new StringArray(environment(command.env));
+  const pid = new Int32Array(1);
+  const spawn = (strings: Uint8Array[]) => {
+    const argv = new StringArray(strings);
+    return c.posix_spawnp(address(pid), argv.first, null, address(attributes), argv.address, envp.address);
+  };
+  const strings = rawArguments(command.argv);
+  let errno = spawn(strings);
+  // What execvp(3) does, and so every shell: a file without a known format is a script.
+  if (errno === E.ENOEXEC) errno = spawn([cString("/bin/sh"), ...strings]);
+  if (errno === 0) letGo(inherited);
+  // Ignored children leave no exit status behind. The command keeps the action; we need it no longer.
+  setDefault(SIG.CHLD);
+  return { pid: errno === 0 ? pid[0]! : -errno, lockFd };
+}
+
+/** Leaves the command alone with its descriptors: who reads from it must see the end when the command closes. */
+function letGo(inherited: readonly number[]): void {
+  for (const fd of inherited) c.close(fd);
+  const nothing = open("/dev/null", O.RDWR | O.CLOEXEC);
+  if (nothing < 0) return;
+  c.dup2(nothing, 0);
+  c.dup2(nothing, 1);
+  if (nothing > 2) c.close(nothing);
+}
+
+/** Becomes the command. Returns only when that fails. */
+export function become(command: Command): Moved & { errno: number } {
+  const { lockFd } = handOver(command.lockFd);
+  for (const signal of DEFAULT_SIGNALS) setDefault(signal);
+  for (const [key, value] of Object.entries(command.env))
+    c.setenv(address(cString(key)), address(cString(value)), 1);
+  const argv = new StringArray(rawArguments(command.argv));
+  unblockSignals();
+  return { errno: -checked(c.execvp(argv.first, argv.address)), lockFd };
+}

@@ -1,0 +1,1 @@
+export const usage = (_: string | undefined) => "usage";

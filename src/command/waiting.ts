@@ -1,0 +1,75 @@
+/** What a waiting command shows: in a terminal one live line, elsewhere a line at the start and then rarely. */
+import { milliseconds } from "../duration.ts";
+import { printable } from "../errors.ts";
+import type { Holder } from "../holder.ts";
+import type { Lock } from "../lock.ts";
+import { write } from "../store/kernel.ts";
+import { type Log, spoken } from "./say.ts";
+import { byWhom } from "./show.ts";
+import { ignored } from "./signals.ts";
+
+/** A wait that is over sooner is not worth a line. */
+const PATIENCE_MS = 150;
+const REDRAW_MS = 1000;
+const REMIND_MS = 10 * 60_000;
+/** Asking who holds the lock costs more than drawing a line. */
+const LOOK_EVERY = 5;
+
+const ERASE = "\r\x1b[K";
+
+/** Shows that we wait, until it is disposed of. */
+export function showWaiting(lock: Lock, timeout: string | undefined, log: Log): Disposable {
+  if (log.talk.quiet) return { [Symbol.dispose]() {} };
+  const begun = Date.now();
+  const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
+  const live = !log.talk.json && process.stderr.isTTY;
+  let holder: Holder | null = null;
+  let timer: Timer | undefined;
+  let restore: (() => void) | undefined;
+
+  const line = () => {
+    const held = holder ? `held${byWhom(holder)}` : "just released";
+    const left = deadline === undefined ? "" : `, giving up in ${spoken(deadline - Date.now() + 999)}`;
+    return `waiting for '${printable(lock.name)}', ${held}; waited ${spoken(Date.now() - begun)}${left}`;
+  };
+  const show = () => {
+    if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
+    restore ??= eraseBeforeDeath();
+    write(2, `${ERASE}${`exclusive: ${line()}`.slice(0, (process.stderr.columns || 80) - 1)}`);
+  };
+  let shown = 0;
+  const tick = async () => {
+    if (!live || shown++ % LOOK_EVERY === 0) holder = await lock.holder();
+    if (timer === undefined) return; // disposed of while we looked
+    show();
+    timer = setTimeout(tick, live ? REDRAW_MS : REMIND_MS);
+  };
+  timer = setTimeout(tick, PATIENCE_MS);
+
+  return {
+    [Symbol.dispose]() {
+      clearTimeout(timer);
+      timer = undefined;
+      restore?.();
+      if (restore) write(2, ERASE);
+    },
+  };
+}
+
+/** A signal that ends us leaves a clean line behind. One that we were started ignoring stays ignored, for the command too. */
+function eraseBeforeDeath(): () => void {
+  const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    .filter((signal) => !ignored(signal))
+    .map((signal) => {
+      const die = () => {
+        process.off(signal, die);
+        write(2, ERASE);
+        process.kill(process.pid, signal);
+      };
+      process.on(signal, die);
+      return () => process.off(signal, die);
+    });
+  return () => {
+    for (const remove of handlers) remove();
+  };
+}

@@ -1,0 +1,85 @@
+/** Every error that a caller of this library can catch. */
+import type { Holder } from "./holder.ts";
+
+/** What is known of a lock that could not be had. */
+export interface Refusal {
+  /** The lock's name. */
+  name: string;
+  /** Path of the lock file; with a remote store, the URL without its secrets. */
+  lockfile: string;
+  /** Who holds it, as far as the record and the OS can say. */
+  holder?: Holder | undefined;
+}
+
+/**
+ * The lock is held, by another process or by this one.
+ *
+ * `name` is the name of the lock, not of the class: test with `instanceof`, or `code === "ELOCKED"`.
+ */
+export class CannotAcquireLock extends Error implements Refusal {
+  override readonly name: string;
+  readonly lockfile: string;
+  readonly holder: Holder | undefined;
+  readonly code: string = "ELOCKED";
+
+  constructor(refusal: Refusal, message?: string) {
+    const pid = refusal.holder?.pid;
+    super(
+      message ??
+        `Another '${printable(refusal.name)}' process is already running${pid ? ` (pid ${pid})` : ""}.`,
+    );
+    this.name = refusal.name;
+    this.lockfile = refusal.lockfile;
+    this.holder = refusal.holder;
+  }
+}
+
+/** The lock was still held when the time given to `acquire()` ran out. */
+export class LockTimeout extends CannotAcquireLock {
+  override readonly code = "ETIMEDOUT";
+  constructor(refusal: Refusal, seconds: number) {
+    const pid = refusal.holder?.pid;
+    super(
+      refusal,
+      `'${printable(refusal.name)}' is still locked after ${Number(seconds.toFixed(3))} s${pid ? ` (by pid ${pid})` : ""}.`,
+    );
+  }
+}
+
+/** Ownership of a lock with a lease can no longer be proven: another host may own it from now on. */
+export class LockLost extends Error {
+  override readonly name = "LockLost";
+  readonly code = "ELOCKLOST";
+}
+
+/** The lock file cannot be made, opened or locked. */
+export class LockFileError extends Error {
+  override readonly name = "LockFileError";
+  /**
+   * @param code what went wrong, as `errno(3)` names it: `EACCES`, `ENOSPC`, …
+   * @param operation the system call, or what was looked at
+   * @param path the file concerned
+   */
+  constructor(
+    message: string,
+    readonly code: string,
+    readonly operation: string,
+    readonly path: string,
+  ) {
+    super(message);
+  }
+}
+
+/** The store's server cannot be reached, refuses us, or answers what it must not. */
+export class StoreError extends Error {
+  override readonly name = "StoreError";
+  readonly code = "ESTORE";
+}
+
+/** Text of unknown origin, fit for a terminal: control characters and the like as `\xNN` or `\u{…}`. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+    const code = character.codePointAt(0)!;
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
+  });
+}

@@ -1,0 +1,135 @@
+/**
+ * Who holds a lock: the record on disk, and what the OS says of that process.
+ *
+ * The record is for people, and for `stop`. It never decides whether a lock is held: anybody who can write
+ * the file can write anything into it.
+ */
+import { lstat, readlink, readText } from "./store/kernel.ts";
+
+/** How a lock is held: by one, or by many at once. */
+export type Mode = "exclusive" | "shared";
+
+/** Who holds a lock. What is not known is undefined. */
+export interface Holder {
+  /** Process id, as the record has it: the wrapper's for a wrapped command. */
+  pid?: number | undefined;
+  /** Is that process the one that wrote the record, and alive? Undefined where it cannot be known from here. */
+  alive?: boolean | undefined;
+  /** Process id of the wrapped command. */
+  commandPid?: number | undefined;
+  /** Host name. */
+  host?: string | undefined;
+  /** When the lock was taken. */
+  acquiredAt?: Date | undefined;
+  mode?: Mode | undefined;
+  /** The text given with `--label` or `label`. */
+  label?: string | undefined;
+  /** The fencing token, where the store has one. */
+  token?: string | undefined;
+}
+
+/** The second line of a lock file. Never argv or the environment: they hold secrets. */
+export interface HolderRecord {
+  version: 1;
+  host: string;
+  /** Kernel's id of this boot: a pid and a start time mean nothing after the next one. */
+  boot?: string | undefined;
+  /** Inode of the pid namespace: a pid means nothing in another one. */
+  pidns?: string | undefined;
+  /** When the process started: clock ticks since boot, see proc_pid_stat(5). */
+  started?: string | undefined;
+  /** ISO 8601. */
+  acquired: string;
+  mode: Mode;
+  label?: string | undefined;
+  /** The wrapped command's pid. */
+  command?: number | undefined;
+}
+
+/** What of a record tells processes apart; the same for the life of a process. */
+type Identity = Pick<HolderRecord, "host" | "boot" | "pidns" | "started">;
+
+let identity: Identity | undefined;
+
+/** This process, so that it can be told from a later one with the same pid. */
+export function thisProcess(): Identity {
+  identity ??= {
+    host: readText("/proc/sys/kernel/hostname")?.trim() ?? hostname(),
+    boot: readText("/proc/sys/kernel/random/boot_id")?.trim(),
+    pidns: /\d+/.exec(readlink("/proc/self/ns/pid") ?? "")?.[0],
+    started: startTime("self"),
+  };
+  return identity;
+}
+
+function hostname(): string {
+  return (require("node:os") as typeof import("node:os")).hostname();
+}
+
+/** When a process started; undefined when there is no such process or no way to ask. */
+export function startTime(pid: number | "self"): string | undefined {
+  const stat = readText(`/proc/${pid}/stat`);
+  if (stat !== undefined) return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  if (process.platform === "linux") return undefined;
+  const ps = Bun.spawnSync(["/bin/ps", "-o", "lstart=", "-p", String(pid === "self" ? process.pid : pid)]);
+  return ps.stdout.toString().trim() || undefined;
+}
+
+const encoder = new TextEncoder();
+
+/** The bytes of a lock file: the pid alone on line 1, as every pidfile tool reads it, and the record on line 2. */
+export function encodeRecord(record: HolderRecord): Uint8Array {
+  return encoder.encode(`${process.pid}\n${JSON.stringify(record)}\n`);
+}
+
+/** Reads a record back. Whatever the file holds, this gives a holder: of what cannot be read nothing is known. */
+export function decodeRecord(text: string): Holder {
+  const [first = "", second = ""] = text.split("\n", 2);
+  const pid = /^\d{1,10}$/.test(first.trim()) ? Number(first) : undefined;
+  const record = parseRecord(second);
+  if (pid === undefined || pid < 1) return {};
+  const acquiredAt = record.acquired === undefined ? undefined : new Date(record.acquired);
+  return {
+    pid,
+    alive: isAlive(pid, record),
+    commandPid: record.command,
+    host: record.host,
+    acquiredAt: acquiredAt && !Number.isNaN(acquiredAt.getTime()) ? acquiredAt : undefined,
+    mode: record.mode === "shared" ? "shared" : record.mode === "exclusive" ? "exclusive" : undefined,
+    label: record.label,
+  };
+}
+
+/** The fields of a record that have the type they should have. */
+function parseRecord(line: string): Partial<HolderRecord> {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    return {};
+  }
+  if (typeof value !== "object" || value === null) return {};
+  const fields = value as Record<string, unknown>;
+  const text = (key: string) => (typeof fields[key] === "string" ? fields[key] : undefined);
+  const command = fields.command;
+  return {
+    host: text("host"),
+    boot: text("boot"),
+    pidns: text("pidns"),
+    started: text("started"),
+    acquired: text("acquired"),
+    mode: text("mode") as Mode | undefined,
+    label: text("label"),
+    command: Number.isSafeInteger(command) && (command as number) > 0 ? (command as number) : undefined,
+  };
+}
+
+/** Is this pid the process that wrote the record? Undefined when pids of where it was written mean nothing here. */
+function isAlive(pid: number, record: Partial<HolderRecord>): boolean | undefined {
+  const here = thisProcess();
+  if (record.boot !== here.boot) return record.host === here.host ? false : undefined;
+  if (record.pidns !== here.pidns) return undefined;
+  const started = startTime(pid);
+  if (started === undefined) return typeof lstat(`/proc/${pid}`) === "number" ? false : undefined;
+  return record.started === undefined ? undefined : record.started === started;
+}

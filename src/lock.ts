@@ -1,0 +1,289 @@
+/** `Lock`: acquire, release, forever, using. */
+import { type Duration, milliseconds } from "./duration.ts";
+import { CannotAcquireLock, LockTimeout, printable } from "./errors.ts";
+import type { Holder, Mode } from "./holder.ts";
+import { inform, type Logger } from "./log.ts";
+import { callerName, checkName, lineName, slotName } from "./name.ts";
+import { FileLease, FileStore } from "./store/file.ts";
+import type { Lease, Store } from "./store/store.ts";
+
+/** What a lock is. */
+export interface LockOptions {
+  /** Any string. Default: the absolute path of the file that calls; in a compiled program, the executable's. */
+  name?: string | undefined;
+  /** Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` if it can be written, else the temp directory. */
+  dir?: string | undefined;
+  /** Lock this existing file or directory as it is; it is never written to nor deleted. */
+  file?: string | undefined;
+  /** Share the lock with other holders that share it, to the exclusion of those that do not. */
+  shared?: boolean | undefined;
+  /** Let so many hold the lock at a time: they are the locks `NAME.1` … `NAME.N`. */
+  slots?: number | undefined;
+  /** Leave the lock file in place on release, emptied. */
+  keep?: boolean | undefined;
+  /** Text for people, kept in the record. */
+  label?: string | undefined;
+  /** When the lock is held: say so on stderr and exit with status 1. */
+  die?: boolean | undefined;
+  /** Told of each acquire and release. Default: none, or consola where `EXCLUSIVE_LOG=info`. */
+  logger?: Logger | undefined;
+}
+
+/** How long to try. */
+export interface AcquireOptions {
+  /** Wait at most so long: milliseconds, or text such as `"30s"`. */
+  timeout?: Duration | undefined;
+  /** Wait without limit. */
+  wait?: boolean | undefined;
+  /**
+   * Wait only if nobody else waits with `coalesce`, and be refused at once otherwise: whoever waits has not begun,
+   * so its run will do the work of this one too.
+   */
+  coalesce?: boolean | undefined;
+  /** Gives up the wait; `acquire` is then rejected with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+// Released when the program exits in the middle of a scope, so that no file stays behind.
+const held = new Set<FileLease>();
+let watchingExit = false;
+
+function releaseAtExit(lease: FileLease): void {
+  held.add(lease);
+  if (watchingExit) return;
+  watchingExit = true;
+  process.on("exit", () => {
+    for (const lease of held) lease.releaseSync();
+  });
+}
+
+/** A named lock. While one process holds it, no other does. */
+export class Lock implements Disposable, AsyncDisposable {
+  readonly name: string;
+  readonly #options: LockOptions;
+  readonly #store: Store;
+  #lease: Lease | undefined;
+  #lockfile: string;
+
+  /**
+   * @param options what the lock is; nothing is taken yet
+   * @throws {TypeError} for an empty name, or options that exclude each other
+   */
+  constructor(options: LockOptions = {}) {
+    this.#options = options;
+    this.name = checkName(options.name ?? callerName(Lock));
+    checkOptions(options);
+    this.#store = new FileStore(options);
+    this.#lockfile = this.#store.place(options.slots ? slotName(this.name, 1) : this.name);
+  }
+
+  /** Path of the lock file; with slots, of the slot that was taken last. */
+  get lockfile(): string {
+    return this.#lockfile;
+  }
+
+  /** @internal What is held, for the command that hands it on. */
+  get lease(): Lease | undefined {
+    return this.#lease;
+  }
+
+  /** Does this object hold the lock? */
+  get held(): boolean {
+    return this.#lease !== undefined;
+  }
+
+  /**
+   * Takes the lock, or refuses at once: also when this same process holds it.
+   * @throws {CannotAcquireLock} when it is held
+   * @throws {LockFileError} when the lock file cannot be made or locked
+   */
+  acquireSync(): this {
+    const store = this.#store;
+    if (!(store instanceof FileStore))
+      throw new TypeError("acquireSync() needs a store of this machine: use acquire()");
+    const mode = this.#mode();
+    for (const name of this.#places()) {
+      const lease = store.tryAcquireSync({ name, mode, label: this.#options.label });
+      if (lease !== undefined) return this.#hold(lease);
+    }
+    return this.#refuse(store.recordedHolder(this.#places()[0]!));
+  }
+
+  /**
+   * Takes the lock, and waits for it where the options say so.
+   * @throws {CannotAcquireLock} when it is held and there is nothing to wait for
+   * @throws {LockTimeout} when it is still held after `timeout`
+   * @throws {LockFileError} when the lock file cannot be made or locked
+   */
+  async acquire(options: AcquireOptions = {}): Promise<this> {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const lease = await this.#try();
+    if (lease !== undefined) return this.#hold(lease);
+    const timeout = options.timeout === undefined ? undefined : milliseconds(options.timeout);
+    if (timeout === 0 || (timeout === undefined && !options.wait)) return this.#refuse(await this.holder());
+    return this.#hold(await this.#wait(timeout, options));
+  }
+
+  /** Gives the lock back; does nothing when it is not held. */
+  releaseSync(): void {
+    const lease = this.#lease;
+    if (lease === undefined) return;
+    if (!(lease instanceof FileLease))
+      throw new TypeError("releaseSync() needs a store of this machine: use release()");
+    lease.releaseSync();
+    this.#released();
+  }
+
+  /** Gives the lock back; does nothing when it is not held. */
+  async release(): Promise<void> {
+    const lease = this.#lease;
+    if (lease === undefined) return;
+    await lease.release();
+    this.#released();
+  }
+
+  [Symbol.dispose](): void {
+    this.releaseSync();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+
+  /** Who holds the lock, as far as the record and the OS can say; null when nobody does. */
+  async holder(): Promise<Holder | null> {
+    for (const name of this.#places()) {
+      const { state, holder } = await this.#store.status(name);
+      if (state !== "free") return holder ?? {};
+    }
+    return null;
+  }
+
+  /**
+   * Takes the lock for the rest of the program: it is released when the program exits, in whatever way.
+   * Signals keep their default effect; a program that handles SIGINT, SIGTERM or SIGHUP itself goes on doing so.
+   * @throws {CannotAcquireLock} when it is held
+   */
+  forever(): this {
+    this.acquireSync();
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      const die = () => {
+        if (process.listenerCount(signal) > 1) return; // the program's own handler decides
+        this.releaseSync();
+        process.off(signal, die);
+        process.kill(process.pid, signal);
+      };
+      process.on(signal, die);
+    }
+    return this;
+  }
+
+  #mode(): Mode {
+    return this.#options.shared ? "shared" : "exclusive";
+  }
+
+  /** The names of which one is to be taken. */
+  #places(): string[] {
+    const { slots } = this.#options;
+    return slots === undefined
+      ? [this.name]
+      : Array.from({ length: slots }, (_, i) => slotName(this.name, i + 1));
+  }
+
+  async #try(): Promise<Lease | undefined> {
+    for (const name of this.#places()) {
+      const lease = await this.#store.tryAcquire({ name, mode: this.#mode(), label: this.#options.label });
+      if (lease !== undefined) return lease;
+    }
+    return undefined;
+  }
+
+  async #wait(timeout: number | undefined, { signal: given, coalesce }: AcquireOptions): Promise<Lease> {
+    const deadline = timeout === undefined ? undefined : AbortSignal.timeout(timeout);
+    const signals = [given, deadline].filter((signal) => signal !== undefined);
+    try {
+      return await this.#waitAny(AbortSignal.any(signals), coalesce);
+    } catch (error) {
+      if (given?.aborted || !deadline?.aborted) throw error;
+      return this.#refuse((await this.holder()) ?? undefined, timeout);
+    }
+  }
+
+  /**
+   * Waits for one of the places. The next in line has a place of his own: with slots, the others wait for it behind
+   * him; with `coalesce`, that it is taken says that somebody waits. He leaves it when he has the lock, not later: who
+   * comes after that finds work that has begun, and must wait for a run of his own.
+   */
+  async #waitAny(signal: AbortSignal, coalesce: boolean | undefined): Promise<Lease> {
+    const store = this.#store;
+    const request = (name: string) => ({ name, mode: this.#mode(), label: this.#options.label });
+    const places = this.#places();
+    if (this.#options.slots === undefined && !coalesce) return store.waitAcquire(request(this.name), signal);
+    const next = { name: lineName(this.name), mode: "exclusive" } as const;
+    const line = coalesce ? await store.tryAcquire(next) : await store.waitAcquire(next, signal);
+    if (line === undefined) return this.#refuse(await this.holder());
+    try {
+      return (
+        (await this.#try()) ??
+        (await firstOf(places, signal, (name, given) => store.waitAcquire(request(name), given)))
+      );
+    } finally {
+      await line.release();
+    }
+  }
+
+  #hold(lease: Lease): this {
+    this.#lease = lease;
+    this.#lockfile = lease.place;
+    if (lease instanceof FileLease) releaseAtExit(lease);
+    inform(this.#options.logger, () => `acquired '${printable(this.name)}' (${printable(lease.place)})`);
+    return this;
+  }
+
+  #released(): void {
+    const lease = this.#lease;
+    this.#lease = undefined;
+    if (lease instanceof FileLease) held.delete(lease);
+    inform(this.#options.logger, () => `released '${printable(this.name)}' (${printable(this.#lockfile)})`);
+  }
+
+  #refuse(holder: Holder | null | undefined, waited?: number): never {
+    const refusal = { name: this.name, lockfile: this.#lockfile, holder: holder ?? undefined };
+    const error =
+      waited === undefined ? new CannotAcquireLock(refusal) : new LockTimeout(refusal, waited / 1000);
+    if (!this.#options.die) throw error;
+    process.stderr.write(`${error.message}\n`);
+    process.exit(1);
+  }
+}
+
+/** The first that succeeds; the others are given up, and what they got in the same moment is given back. */
+async function firstOf(
+  names: string[],
+  signal: AbortSignal,
+  wait: (name: string, signal: AbortSignal) => Promise<Lease>,
+): Promise<Lease> {
+  const enough = new AbortController();
+  const all = names.map((name) => wait(name, AbortSignal.any([signal, enough.signal])));
+  try {
+    const winner = await Promise.any(all).catch((error: AggregateError) => {
+      throw error.errors[0];
+    });
+    enough.abort();
+    for (const result of await Promise.allSettled(all)) {
+      if (result.status === "fulfilled" && result.value !== winner) await result.value.release();
+    }
+    return winner;
+  } finally {
+    enough.abort();
+  }
+}
+
+function checkOptions({ slots, file, shared }: LockOptions): void {
+  if (slots !== undefined && !(Number.isInteger(slots) && slots >= 1 && slots <= 64)) {
+    throw new TypeError(`slots must be a whole number from 1 to 64, not ${slots}`);
+  }
+  if (slots !== undefined && (file !== undefined || shared))
+    throw new TypeError("slots goes with neither file nor shared");
+}

@@ -1,0 +1,104 @@
+/** A lock's name: the default, the rules, the file name. */
+import { writableDirectory } from "./store/kernel.ts";
+
+/** The longest file name that Linux and macOS file systems take, in bytes (`NAME_MAX`, limits.h(0p)). */
+const NAME_MAX = 255;
+const PREFIX = "exclusive_";
+const SUFFIX = ".lock";
+const HASH_LENGTH = 64;
+
+/**
+ * Checks a lock's name: any string but an empty one, which is most often a variable that was not set.
+ * @throws {TypeError} for an empty name
+ */
+export function checkName(name: string): string {
+  if (typeof name !== "string") throw new TypeError(`a lock's name is a string, not ${typeof name}`);
+  if (name === "") throw new TypeError("a lock's name must not be empty (is a variable unset?)");
+  return name;
+}
+
+/**
+ * The name of the lock's file: `exclusive_<NAME>.lock`, with NAME quoted as in a URL's form data (Python's
+ * `quote_plus`). A name that would be longer than a file's name can be is cut, and told from others by the
+ * SHA-256 of all of it.
+ */
+export function fileName(name: string): string {
+  const quoted = quotePlus(name);
+  const room = NAME_MAX - PREFIX.length - SUFFIX.length;
+  if (quoted.length <= room) return PREFIX + quoted + SUFFIX;
+  const hash = new Bun.CryptoHasher("sha256").update(name).digest("hex");
+  return `${PREFIX}${quoted.slice(0, room - HASH_LENGTH - 1)}-${hash}${SUFFIX}`;
+}
+
+/** The lock's name in a file name of ours; undefined for another file, and for a name that was cut. */
+export function nameOfFile(file: string): string | undefined {
+  if (!file.startsWith(PREFIX) || !file.endsWith(SUFFIX)) return undefined;
+  const quoted = file.slice(PREFIX.length, -SUFFIX.length);
+  try {
+    return decodeURIComponent(quoted.replaceAll("+", " "));
+  } catch {
+    return quoted;
+  }
+}
+
+/** The name of one of the N places of a lock with slots. */
+export const slotName = (name: string, slot: number): string => `${name}.${slot}`;
+
+const LINE = "\0next";
+
+/** Where the next in line for a lock waits: a lock of its own, under a name that no command line can hold. */
+export const lineName = (name: string): string => name + LINE;
+
+/** Is this the name of such a place, not of a lock? */
+export const isLineName = (name: string): boolean => name.endsWith(LINE);
+
+const plain = /^[A-Za-z0-9_.~-]*$/;
+
+function quotePlus(text: string): string {
+  if (plain.test(text)) return text;
+  let quoted = "";
+  for (const byte of new TextEncoder().encode(text)) {
+    const character = String.fromCharCode(byte);
+    if (character === " ") quoted += "+";
+    else quoted += plain.test(character) ? character : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+  }
+  return quoted;
+}
+
+/**
+ * Where lock files live when nobody says: `EXCLUSIVE_DIR`, else `/var/lock` when it is a directory that can
+ * be written, else the temp directory (`TMPDIR`, else `/tmp`).
+ */
+export function defaultDirectory(): string {
+  const given = process.env.EXCLUSIVE_DIR;
+  if (given) return given;
+  if (writableDirectory("/var/lock/")) return "/var/lock";
+  return process.env.TMPDIR?.replace(/(?<=.)\/+$/, "") || "/tmp";
+}
+
+// biome-ignore lint/complexity/noBannedTypes: what Error.captureStackTrace takes, which may be a class
+type Callable = Function;
+
+/**
+ * The default name: the absolute path of the file that called `below`; in a compiled program, where the
+ * caller's file is inside the bundle, the real path of the executable.
+ */
+export function callerName(below: Callable): string {
+  const file = callerFile(below);
+  if (file === undefined || file.startsWith("/$bunfs/")) return process.execPath;
+  return file.startsWith("file://") ? Bun.fileURLToPath(file) : file;
+}
+
+function callerFile(below: Callable): string | undefined {
+  const { prepareStackTrace, stackTraceLimit } = Error;
+  try {
+    Error.stackTraceLimit = 1;
+    Error.prepareStackTrace = (_, sites) => sites;
+    const holder: { stack?: NodeJS.CallSite[] } = {};
+    Error.captureStackTrace(holder, below);
+    return holder.stack?.[0]?.getFileName() ?? undefined;
+  } finally {
+    Error.prepareStackTrace = prepareStackTrace;
+    Error.stackTraceLimit = stackTraceLimit;
+  }
+}

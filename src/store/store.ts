@@ -1,0 +1,53 @@
+/** The interface that every store keeps: a store is a place where locks live. */
+import type { Holder, Mode } from "../holder.ts";
+
+/** What somebody wants of a store. */
+export interface Request {
+  /** The lock's name, already checked. */
+  name: string;
+  mode: Mode;
+  /** Text for people, kept with the lock. */
+  label?: string | undefined;
+}
+
+/** A lock that is held. */
+export interface Lease {
+  /** Where the lock lives: the lock file's path, or the store's URL without its secrets. */
+  readonly place: string;
+  /** The fencing token: larger than that of every earlier holder. Undefined where the store has none. */
+  readonly token?: bigint | undefined;
+  /** Fires when ownership can no longer be proven. Undefined where it cannot end before `release()`. */
+  readonly lost?: AbortSignal | undefined;
+  /** Gives the lock back. A second call does nothing. */
+  release(): Promise<void>;
+}
+
+/** What is known of one lock. The type of each element of `exclusive list --json`. */
+export interface LockStatus {
+  name: string;
+  /** `unknown` where the OS does not let us ask. */
+  state: "held" | "free" | "unknown";
+  /** Path of the lock file, or the store's URL without its secrets. */
+  lockfile: string;
+  holder?: Holder | undefined;
+  /** How many wait for it, where that can be known. */
+  waiters?: number | undefined;
+}
+
+export interface Store {
+  /** Takes the lock if it is free; undefined when it is held. */
+  tryAcquire(request: Request): Promise<Lease | undefined>;
+  /**
+   * Waits for the lock in the engine, without polling.
+   * @param signal gives the wait up: the promise is rejected with its reason once nothing is left waiting
+   */
+  waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease>;
+  /** What is known of one lock. */
+  status(name: string): Promise<LockStatus>;
+  /** What is known of every lock in this store. */
+  list(): Promise<LockStatus[]>;
+  /** Where a lock of this name lives. */
+  place(name: string): string;
+  /** Closes connections. Held locks end with it. */
+  close(): Promise<void>;
+}

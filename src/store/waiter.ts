@@ -1,0 +1,95 @@
+/**
+ * Waiting in the kernel's queue without blocking the caller: a thread that sits in `flock(2)`.
+ *
+ * Order: flock(2) promises none. Linux keeps the waiters of a lock in a chain and wakes them one at a time,
+ * in the order in which they came (fs/locks.c, `__locks_insert_block`), so a release is not a stampede.
+ */
+import { LIBC_NAMES } from "./kernel.ts";
+import { masksOfWaitingThread, type ThreadMasks, threadWaker } from "./signals.ts";
+
+/**
+ * The thread's program. It is kept as text, so that it is there in a script, in a bundle and in a program
+ * compiled by somebody else alike.
+ */
+const program = ({ how, running, waiting }: ThreadMasks) => `
+import { dlopen, ptr, read } from "bun:ffi";
+let c;
+for (const name of ${JSON.stringify(LIBC_NAMES)}) {
+  try {
+    c = dlopen(name, {
+      flock: { args: ["i32", "i32"], returns: "i32" },
+      pthread_self: { args: [], returns: "u64" },
+      pthread_sigmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+      ${process.platform === "linux" ? "__errno_location" : "__error"}: { args: [], returns: "ptr" },
+    }).symbols;
+    break;
+  } catch {}
+}
+const errno = c.${process.platform === "linux" ? "__errno_location" : "__error"}();
+const running = new Uint8Array([${running}]);
+const waiting = new Uint8Array([${waiting}]);
+c.pthread_sigmask(${how}, ptr(running), null);
+self.onmessage = ({ data: [fd, operation] }) => {
+  c.pthread_sigmask(${how}, ptr(waiting), null);
+  let result = c.flock(fd, operation);
+  if (result < 0) result = -read.i32(errno, 0);
+  c.pthread_sigmask(${how}, ptr(running), null);
+  postMessage(result);
+};
+postMessage(c.pthread_self());
+`;
+
+/** How often a thread that should leave `flock(2)` is told so again: the first time may come just before it enters. */
+const WAKE_INTERVAL = 2;
+
+/** A thread that waits for locks, one at a time. Dispose of it when the wait is over. */
+export class Waiter {
+  #worker: Worker;
+  #thread: Promise<bigint>;
+  #waker = threadWaker();
+
+  constructor() {
+    const source = program(masksOfWaitingThread());
+    const url = URL.createObjectURL(new Blob([source], { type: "application/javascript" }));
+    this.#worker = new Worker(url);
+    this.#thread = this.#answer().then(BigInt);
+    this.#thread.finally(() => URL.revokeObjectURL(url)).catch(() => {});
+  }
+
+  /** The thread's next word. */
+  #answer(): Promise<number | bigint> {
+    return new Promise((resolve, reject) => {
+      this.#worker.onmessage = (event: MessageEvent) => resolve(event.data as number | bigint);
+      this.#worker.onerror = (event: ErrorEvent) =>
+        reject(new Error(`the waiting thread failed: ${event.message}`));
+    });
+  }
+
+  /**
+   * `flock(2)` in the thread.
+   * @returns 0 when the lock is taken, or minus the errno; -EINTR when `signal` fired first
+   */
+  async flock(fd: number, operation: number, signal?: AbortSignal): Promise<number> {
+    const thread = await this.#thread;
+    signal?.throwIfAborted();
+    const answer = this.#answer();
+    this.#worker.postMessage([fd, operation]);
+    let nagging: Timer | undefined;
+    const wake = () => {
+      this.#waker.wake(thread);
+      nagging ??= setInterval(() => this.#waker.wake(thread), WAKE_INTERVAL);
+    };
+    signal?.addEventListener("abort", wake);
+    try {
+      return Number(await answer);
+    } finally {
+      clearInterval(nagging);
+      signal?.removeEventListener("abort", wake);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#worker.terminate();
+    this.#waker[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,148 @@
+/** What tests of more than one file need: a lock directory, processes, and waiting for a condition. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export const root = join(import.meta.dir, "..");
+/** The compiled binary: `npm test` builds it first. */
+export const binary = join(root, "dist/exclusive");
+/** The library's entry, for scripts that tests write. */
+export const library = join(root, "src/index.ts");
+
+/** A directory of its own for one test, gone when it ends. */
+export class TempDir implements Disposable {
+  readonly path = mkdtempSync(join(tmpdir(), "exclusive-test-"));
+  file(name: string): string {
+    return join(this.path, name);
+  }
+  list(): string[] {
+    return readdirSync(this.path).sort();
+  }
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+export interface Result {
+  status: number | null;
+  /** Name of the signal that ended it. */
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface StartOptions {
+  /** The lock directory: `EXCLUSIVE_DIR`. */
+  dir?: TempDir | undefined;
+  env?: Record<string, string | undefined>;
+  cwd?: string;
+  stdin?: string;
+}
+
+/** A process that a test has started. Killed when the test leaves the scope, should it still run. */
+export class Process implements AsyncDisposable {
+  readonly #child;
+  /** What it has written to stdout so far. */
+  stdout = "";
+  stderr = "";
+  readonly result: Promise<Result>;
+
+  constructor(argv: string[], { dir, env, cwd, stdin }: StartOptions = {}) {
+    this.#child = Bun.spawn(argv, {
+      env: { ...process.env, ...(dir && { EXCLUSIVE_DIR: dir.path }), ...env },
+      cwd: cwd ?? root,
+      stdin: stdin === undefined ? "ignore" : new Blob([stdin]),
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const reading = Promise.all([
+      read(this.#child.stdout, (text) => {
+        this.stdout += text;
+      }),
+      read(this.#child.stderr, (text) => {
+        this.stderr += text;
+      }),
+    ]);
+    this.result = (async () => {
+      await this.#child.exited;
+      // A daemon left behind may keep the pipes open: what is there shortly after the end is what there is.
+      await Promise.race([reading, Bun.sleep(500)]);
+      const { exitCode, signalCode } = this.#child;
+      return { status: exitCode, signal: signalCode, stdout: this.stdout, stderr: this.stderr };
+    })();
+  }
+  get pid(): number {
+    return this.#child.pid;
+  }
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+  kill(signal: NodeJS.Signals = "SIGTERM"): void {
+    this.#child.kill(signal);
+  }
+  /** Waits until it has written this to stdout. */
+  says(text: string): Promise<void> {
+    return until(
+      () => this.stdout.includes(text),
+      `${JSON.stringify(text)} on stdout`,
+      () => this.stderr,
+    );
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.running) this.kill("SIGKILL");
+    await this.#child.exited;
+  }
+}
+
+async function read(stream: ReadableStream<Uint8Array>, write: (text: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  for await (const chunk of stream) write(decoder.decode(chunk, { stream: true }));
+}
+
+/** Starts `exclusive` with these arguments. */
+export const start = (args: string[], options?: StartOptions): Process =>
+  new Process([binary, ...args], options);
+
+/** Runs `exclusive` to its end. */
+export const exclusive = (args: string[], options?: StartOptions): Promise<Result> =>
+  start(args, options).result;
+
+/** Runs any command to its end. */
+export const command = (argv: string[], options?: StartOptions): Promise<Result> =>
+  new Process(argv, options).result;
+
+/** Starts a script: `code` is put after an import of the whole library. */
+export function startScript(code: string, dir: TempDir, options?: StartOptions): Process {
+  const file = scripts.file(`${crypto.randomUUID()}.ts`);
+  writeFileSync(
+    file,
+    `import { Lock, CannotAcquireLock, LockTimeout, LockFileError, exclusive } from ${JSON.stringify(library)};\n${code}`,
+  );
+  return new Process([process.execPath, file], { dir, ...options });
+}
+
+const scripts = new TempDir();
+process.on("exit", () => scripts[Symbol.dispose]());
+
+/** Waits for a condition: however slow the machine, but not for ever. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  context: () => string = () => "",
+): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}. ${context()}`);
+    await Bun.sleep(5);
+  }
+}
+
+/** Is this process alive, and no zombie? */
+export function alive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2)[0] !== "Z";
+  } catch {
+    return false;
+  }
+}
