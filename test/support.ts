@@ -41,34 +41,40 @@ export interface StartOptions {
 
 /** A process that a test has started. Killed when the test leaves the scope, should it still run. */
 export class Process implements AsyncDisposable {
-  readonly #child;
+  readonly #child: Bun.Subprocess<Blob | "ignore", "pipe", "pipe">;
   /** What it has written to stdout so far. */
   stdout = "";
   stderr = "";
   readonly result: Promise<Result>;
 
   constructor(argv: string[], { dir, env, cwd, stdin }: StartOptions = {}) {
-    this.#child = Bun.spawn(argv, {
+    const child = Bun.spawn(argv, {
       env: { ...process.env, ...(dir && { EXCLUSIVE_DIR: dir.path }), ...env },
       cwd: cwd ?? root,
       stdin: stdin === undefined ? "ignore" : new Blob([stdin]),
       stdout: "pipe",
       stderr: "pipe",
     });
+    this.#child = child;
     const reading = Promise.all([
-      read(this.#child.stdout, (text) => {
+      read(child.stdout, (text) => {
         this.stdout += text;
       }),
-      read(this.#child.stderr, (text) => {
+      read(child.stderr, (text) => {
         this.stderr += text;
       }),
     ]);
     this.result = (async () => {
-      await this.#child.exited;
+      await child.exited;
       // A daemon left behind may keep the pipes open: what is there shortly after the end is what there is.
       await Promise.race([reading, Bun.sleep(500)]);
-      const { exitCode, signalCode } = this.#child;
-      return { status: exitCode, signal: signalCode, stdout: this.stdout, stderr: this.stderr };
+      const { exitCode, signalCode } = child;
+      return {
+        status: exitCode,
+        signal: signalCode === null ? null : String(signalCode),
+        stdout: this.stdout,
+        stderr: this.stderr,
+      };
     })();
   }
   get pid(): number {
