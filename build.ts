@@ -1,20 +1,45 @@
-/** Builds `dist/exclusive`, the binary, and with `--lib` `dist/lib`, what the npm package holds. */
+/**
+ * Builds `dist/exclusive`, the binary for this machine; with `--all` one for each target, `dist/exclusive-<target>`,
+ * and their `dist/SHA256SUMS`; with `--lib` `dist/lib`, what the npm package holds.
+ */
 import { rename, rm } from "node:fs/promises";
 
+/** What a release has, and the Bun that each is made with: fetched by Bun from the npm registry when first needed. */
+const TARGETS = {
+  "linux-x64": "bun-linux-x64-baseline",
+  "linux-x64-musl": "bun-linux-x64-baseline-musl",
+  "linux-arm64": "bun-linux-arm64",
+  "linux-arm64-musl": "bun-linux-arm64-musl",
+  "macos-x64": "bun-darwin-x64-baseline",
+  "macos-arm64": "bun-darwin-arm64",
+} as const;
+
 if (process.argv.includes("--lib")) await buildLibrary();
+else if (process.argv.includes("--all")) await buildRelease();
 else await buildBinary("dist/exclusive");
 
+async function buildRelease(): Promise<void> {
+  let sums = "";
+  for (const [name, target] of Object.entries(TARGETS)) {
+    const file = `exclusive-${name}`;
+    await buildBinary(`dist/${file}`, target);
+    const hash = new Bun.CryptoHasher("sha256").update(await Bun.file(`dist/${file}`).bytes()).digest("hex");
+    sums += `${hash}  ${file}\n`; // as sha256sum(1) checks it
+  }
+  await Bun.write("dist/SHA256SUMS", sums);
+}
+
 /** The binary takes nothing from the directory it is called in: no `.env`, no `bunfig.toml`. */
-async function buildBinary(outfile: string): Promise<void> {
+async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): Promise<void> {
   const unfinished = `${outfile}.tmp`;
   await Bun.build({
     entrypoints: ["src/command/main.ts"],
     target: "bun",
     minify: true,
     bytecode: true,
-    compile: { outfile: unfinished, autoloadDotenv: false, autoloadBunfig: false },
+    compile: { outfile: unfinished, autoloadDotenv: false, autoloadBunfig: false, ...(target && { target }) },
   });
-  await keepLimits(unfinished);
+  if (!target?.includes("darwin")) await keepLimits(unfinished);
   await rename(unfinished, outfile); // over a binary that may be running
 }
 

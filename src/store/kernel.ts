@@ -250,9 +250,11 @@ const statAddress = ptr(statBytes);
 const statLongs = new BigUint64Array(statBytes.buffer);
 const emptyPath = new Uint8Array(1);
 
-// statx(2) has one layout on every architecture, and fstat(3) is no function of its own in glibc before 2.33.
+// statx(2) has one layout on every architecture. It is called by its number: musl has a function for it from 1.2.5
+// on, and fstat(3) is none of its own in glibc before 2.33.
+const SYS_statx = arm ? 291 : 332;
 function statFunctions(): Record<string, FFIFunction> {
-  if (linux) return { statx: { args: ["i32", "ptr", "i32", "u32", "ptr"], returns: "i32" } };
+  if (linux) return { syscall: { args: ["i32", "i32", "ptr", "i32", "u32", "ptr"], returns: "i32" } };
   const suffix = arm ? "" : "$INODE64";
   return {
     [`fstat${suffix}`]: { args: ["i32", "ptr"], returns: "i32" },
@@ -269,7 +271,7 @@ const STATX_BASIC_STATS = 0x7ff;
 /** `fstat(2)`. */
 export function fstat(fd: number): FileStatus | number {
   const result = linux
-    ? checked(c.statx!(fd, ptr(emptyPath), AT_EMPTY_PATH, STATX_BASIC_STATS, statAddress))
+    ? checked(c.syscall!(SYS_statx, fd, ptr(emptyPath), AT_EMPTY_PATH, STATX_BASIC_STATS, statAddress))
     : checked(fstatDarwin!(fd, statAddress));
   return result < 0 ? result : fileStatus();
 }
@@ -278,7 +280,9 @@ export function fstat(fd: number): FileStatus | number {
 export function lstat(path: string): FileStatus | number {
   if (!usePath(path)) return -E.ENAMETOOLONG;
   const result = linux
-    ? checked(c.statx!(AT_FDCWD, pathAddress, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, statAddress))
+    ? checked(
+        c.syscall!(SYS_statx, AT_FDCWD, pathAddress, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, statAddress),
+      )
     : checked(lstatDarwin!(pathAddress, statAddress));
   return result < 0 ? result : fileStatus();
 }
