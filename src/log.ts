@@ -14,9 +14,9 @@ export function inform(given: Logger | undefined, message: () => string): void {
   (given ?? shared)?.info(message());
 }
 
-/** consola is loaded here and nowhere else: it costs as much start-up time as all the rest. */
+/** consola is loaded here and nowhere else, in its small form: all of it is larger than the rest of the binary of ours. */
 function consola(): Logger {
-  const { createConsola, LogLevels } = require("consola") as typeof import("consola");
+  const { createConsola, LogLevels } = require("consola/basic") as typeof import("consola/basic");
   const wanted = (process.env.EXCLUSIVE_LOG ?? "").toLowerCase();
   const level = LogLevels[wanted as keyof typeof LogLevels] ?? LogLevels.info;
   return createConsola({ level, stdout: process.stderr, stderr: process.stderr }).withTag("exclusive");
