@@ -10,7 +10,7 @@ if [ $# -ne 2 ]; then
   exit 64
 fi
 
-if [ -z "${EXCLUSIVE_NAME:-}" ]; then
+if [ "${EXCLUSIVE_NAME:-}" != "deploy to $2" ]; then
   exec exclusive run --if-held coalesce --label "$(basename "$1")" "deploy to $2" -- "$0" "$@"
 fi
 

@@ -1,0 +1,164 @@
+/** Every code block of the README and the guides is run. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
+import { binary, command, root, TempDir } from "./support.ts";
+
+interface Block {
+  /** `docs/cron.md:7`. */
+  place: string;
+  language: string;
+  text: string;
+}
+
+const files = ["README.md", "SECURITY.md", "bench/README.md", ...new Bun.Glob("docs/*.md").scanSync(root)];
+
+function blocksOf(file: string): Block[] {
+  const blocks: Block[] = [];
+  let open: Block | undefined;
+  const lines = readFileSync(`${root}/${file}`, "utf8").split("\n");
+  for (const [i, line] of lines.entries()) {
+    const fence = /^```(\w*)$/.exec(line);
+    if (!fence) {
+      if (open) open.text += `${line}\n`;
+    } else if (open) {
+      blocks.push(open);
+      open = undefined;
+    } else {
+      open = { place: `${file}:${i + 1}`, language: fence[1]!, text: "" };
+    }
+  }
+  return blocks;
+}
+
+/** Where blocks are run: the binary in PATH, a lock directory, and the scripts that the texts speak of. */
+class Sandbox extends TempDir {
+  constructor() {
+    super();
+    for (const dir of ["locks", "bin", "data", "node_modules"]) mkdirSync(this.file(dir));
+    symlinkSync(binary, this.file("bin/exclusive"));
+    symlinkSync(process.execPath, this.file("bin/bun"));
+    symlinkSync(root, this.file("node_modules/exclusiveprocess"));
+    for (const name of "backup deploy migrate preview reindex report search server sync test train worker convert".split(
+      " ",
+    )) {
+      writeFileSync(this.file(`${name}.sh`), `#!/bin/sh\necho ${name} done\n`);
+      chmodSync(this.file(`${name}.sh`), 0o755);
+    }
+    writeFileSync(this.file("job"), "#!/bin/sh\n");
+    chmodSync(this.file("job"), 0o755);
+  }
+
+  /** A shell script in which the paths of the texts are those of the sandbox. */
+  run(script: string) {
+    const here = script.replaceAll("/opt/app", this.path).replaceAll("/usr/local/bin/exclusive", "exclusive");
+    return command(["bash", "-uc", here], {
+      cwd: this.path,
+      env: {
+        PATH: `${this.file("bin")}:${process.env.PATH}`,
+        EXCLUSIVE_DIR: this.file("locks"),
+      },
+    });
+  }
+}
+
+const box = new Sandbox();
+afterAll(() => box[Symbol.dispose]());
+
+async function succeeds(script: string): Promise<void> {
+  const { status, stderr } = await box.run(`set -e\n${script}`);
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+}
+
+/** What differs from run to run: pids, times, the lock directory. */
+const settled = (text: string) =>
+  text
+    .replaceAll(box.file("locks"), "/var/lock")
+    .replace(/\bpid \d+/g, "pid N")
+    .replace(/\bfor \d+[smhd]( \d+[smhd])?/g, "for T")
+    .trim();
+
+/** A session: each `$ ` line is typed, and what it prints is what stands below it. */
+async function session(text: string): Promise<void> {
+  let script = "exec 2>&1\n";
+  for (const [, typed] of text.matchAll(/^\$ (.*)$/gm)) {
+    script += `printf '%s\\n' ${Bun.$.escape(`$ ${typed!}`)}\n`;
+    // A reader types the next line when this one has the lock.
+    script += typed!.endsWith("&")
+      ? `${typed}\nuntil [ -s locks/*.lock ]; do sleep 0.01; done\n`
+      : `status() { return $status; }\nstatus\n${typed}\nstatus=$?\n`;
+  }
+  const { stdout } = await box.run(`status=0\n${script}\nkill %% 2>/dev/null || true; wait`);
+  expect(settled(stdout)).toBe(settled(text));
+}
+
+/** The commands of a unit file, a crontab or a workflow. */
+const COMMANDS: Record<string, RegExp> = {
+  crontab: /^(?:[\d*][^\s#]* +[^\s]+ +[^\s]+ +[^\s]+ +[^\s]+|@\w+) +(.+)$/gm,
+  ini: /^ExecStart=(.+)$/gm,
+  yaml: /^ *-? *run: (.+)$/gm,
+};
+
+const RUNNERS: Record<string, (block: Block) => Promise<void>> = {
+  sh: ({ text }) => succeeds(text),
+  console: ({ text }) => session(text),
+  ts: async ({ place, text }) => {
+    const file = box.file(`${place.replaceAll(/\W/g, "-")}.ts`);
+    writeFileSync(file, text);
+    await succeeds(`bun ${file} >/dev/null`);
+    const { stdout, status } = await command([`${root}/node_modules/.bin/tsc`, "--project", typed(file)]);
+    expect({ stdout, status }).toEqual({ stdout: "", status: 0 });
+  },
+};
+
+/** A configuration by which one file is checked as a user's own would be. */
+function typed(file: string): string {
+  const config = `${file}.json`;
+  const paths = { exclusiveprocess: [`${root}/src/index.ts`] };
+  writeFileSync(
+    config,
+    JSON.stringify({
+      extends: `${root}/tsconfig.json`,
+      compilerOptions: {
+        paths,
+        noUnusedLocals: false,
+        typeRoots: [`${root}/node_modules`],
+        types: ["bun-types"],
+      },
+      include: [],
+      files: [file],
+    }),
+  );
+  return config;
+}
+
+for (const file of files.filter((file) => Bun.file(`${root}/${file}`).size > 0)) {
+  describe(file, () => {
+    for (const block of blocksOf(file)) {
+      const { place, language, text } = block;
+      if (language === "text") continue; // another program's language
+      test(`${place} (${language})`, async () => {
+        if (text.startsWith("npm install &&")) {
+          // What a fresh checkout does: .ci/run does it.
+          const ci = readFileSync(`${root}/.ci/run`, "utf8");
+          expect(ci).toContain(text.trim());
+          return;
+        }
+        const pattern = COMMANDS[language];
+        if (pattern === undefined) {
+          expect(Object.keys(RUNNERS)).toContain(language);
+          return RUNNERS[language]!(block);
+        }
+        for (const [, line] of text.matchAll(pattern)) await succeeds(line!);
+      });
+    }
+  });
+}
+
+test("every page of docs/ is in its table of contents", () => {
+  const contents = readFileSync(`${root}/docs/README.md`, "utf8");
+  for (const file of new Bun.Glob("docs/*.md").scanSync(root)) {
+    if (basename(file) !== "README.md") expect(contents).toContain(`(${basename(file)})`);
+  }
+});
