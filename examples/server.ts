@@ -14,7 +14,8 @@ let working: bigint | undefined;
 
 const server = Bun.serve({
   port: Number(process.env.PORT ?? 0),
-  fetch: () => Response.json({ pid: process.pid, working: working !== undefined, token: String(working ?? "") }),
+  fetch: () =>
+    Response.json({ pid: process.pid, working: working !== undefined, token: String(working ?? "") }),
 });
 console.log(`listening on ${server.url}`);
 
@@ -22,7 +23,10 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => 
 
 while (!stop.signal.aborted) {
   try {
-    await using lock = await new Lock({ name: "the job", store }).acquire({ wait: true, signal: stop.signal });
+    await using lock = await new Lock({ name: "the job", store }).acquire({
+      wait: true,
+      signal: stop.signal,
+    });
     working = lock.token ?? 0n;
     // The work ends when we are told to stop, and when the lock can no longer be proven to be ours.
     await work(AbortSignal.any([stop.signal, ...(lock.lost ? [lock.lost] : [])]));

@@ -17,8 +17,10 @@ export type ExclusiveDecorator = <F extends AnyFunction>(
  * Makes a function run under a lock: each call takes it, and gives it back when the function has returned,
  * thrown, or its promise is settled. `this`, arguments, result and exceptions pass through.
  *
- *     const nightly = exclusive({ name: "nightly" }, async () => { … });
- *     class Jobs { @exclusive({ name: "report" }) report() { … }  @exclusive sync() { … } }
+ * ```ts
+ * const nightly = exclusive({ name: "nightly" }, async () => { … });
+ * class Jobs { @exclusive({ name: "report" }) report() { … }  @exclusive sync() { … } }
+ * ```
  *
  * A call throws (an async function's is rejected with) `CannotAcquireLock` when the lock is held. Where
  * `options` has `wait`, `timeout` or `signal` the function must be async, so that there is a promise to wait in.

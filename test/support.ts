@@ -1,5 +1,5 @@
 /** What tests of more than one file need: a lock directory, processes, and waiting for a condition. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -151,4 +151,16 @@ export function alive(pid: number): boolean {
   } catch {
     return false;
   }
+}
+
+/**
+ * Is a program (by name) or a file (by path) there that a test needs and this package does not bring? Without it the
+ * test is skipped, saying what to install; with `CI=true` that is a failure.
+ */
+export function required(program: string, debianPackage: string): boolean {
+  if (program.startsWith("/") ? existsSync(program) : Bun.which(program) !== null) return true;
+  const message = `${program} is missing: apt-get install ${debianPackage}`;
+  if (process.env.CI === "true") throw new Error(message);
+  console.warn(`skipped: ${message}`);
+  return false;
 }
