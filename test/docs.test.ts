@@ -38,7 +38,7 @@ class Sandbox extends TempDir {
     for (const dir of ["locks", "bin", "data", "node_modules"]) mkdirSync(this.file(dir));
     symlinkSync(binary, this.file("bin/exclusive"));
     symlinkSync(process.execPath, this.file("bin/bun"));
-    symlinkSync(root, this.file("node_modules/exclusiveprocess"));
+    this.#installPackage();
     for (const name of "backup deploy migrate preview reindex report search server sync test train worker convert".split(
       " ",
     )) {
@@ -47,6 +47,14 @@ class Sandbox extends TempDir {
     }
     writeFileSync(this.file("job"), "#!/bin/sh\n");
     chmodSync(this.file("job"), 0o755);
+  }
+
+  /** The package as an import finds it, but from the source: `package.test.ts` tests what is packed. */
+  #installPackage(): void {
+    const dir = this.file("node_modules/exclusiveprocess");
+    mkdirSync(dir);
+    symlinkSync(`${root}/src`, `${dir}/src`);
+    writeFileSync(`${dir}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
   }
 
   /** A shell script in which the paths of the texts are those of the sandbox. */
