@@ -17,7 +17,7 @@ class Host extends TempDir {
       env: { PATH: `${this.file("bin")}:${process.env.PATH}` },
     });
   }
-  [Symbol.dispose](): void {
+  override [Symbol.dispose](): void {
     this.locks[Symbol.dispose]();
     super[Symbol.dispose]();
   }

@@ -146,6 +146,7 @@ export class FileStore implements Store {
     const open: number[] = []; // the newest file last
     try {
       for (;;) {
+        signal?.throwIfAborted();
         const file = this.#open(path);
         open.push(file.fd);
         let locked = kernel.flock(file.fd, how | LOCK.NB);
@@ -153,12 +154,14 @@ export class FileStore implements Store {
           signal?.throwIfAborted();
           locked = await waiter.flock(file.fd, how, signal);
         }
-        signal?.throwIfAborted();
         const lease = this.#accept(file, locked, path, request);
-        while (open.length > 1) kernel.close(open.shift()!);
-        if (lease === undefined) continue;
+        if (lease === undefined) {
+          while (open.length > 1) kernel.close(open.shift()!);
+          continue;
+        }
         open.pop();
-        return lease;
+        if (!signal?.aborted) return lease;
+        lease.releaseSync(); // with its file, which we may have made
       }
     } finally {
       for (const fd of open) kernel.close(fd);

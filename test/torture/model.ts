@@ -1,0 +1,300 @@
+/**
+ * The protocol of the lock file as a model small enough to be explored whole: `src/store/file.ts`, one kernel call a
+ * step, against a file system of one path. Every interleaving of the processes is looked at, with a crash possible
+ * before and after each step, and what must never be is looked for in each state.
+ *
+ * The kernel's part: a path names an inode or none; an open file description has an inode and its flock(2), gone
+ * when the last process that has it is gone; to convert a lock gives it up first; a blocked call may be served in
+ * any order; a sticky directory with `fs.protected_regular` refuses O_CREAT on another user's file, and its removal.
+ */
+
+/** What a process does, again and again. */
+export interface Role {
+  /** `status` looks at the lock by taking it for a moment, where nothing better tells. */
+  does: "try" | "wait" | "status";
+  shared?: true;
+  /** Leaves the file in place. */
+  keep?: true;
+  /** Wraps a command, which has the open file too: it lives on when the wrapper is killed. */
+  wraps?: true;
+  /** In a sticky directory: whose files it makes. */
+  user?: number;
+}
+
+export interface World {
+  roles: Role[];
+  /** Somebody deletes the file while nobody holds the lock or is about to give it back. */
+  outsider?: true;
+  /** Processes may die at any step. Default: true. */
+  crashes?: false;
+}
+
+/** Ways to break the protocol, each of which must be found. */
+export const MUTATIONS = {
+  "no flock": "the lock is not taken",
+  "no inode check": "a lock of a deleted file counts",
+  "inode check before flock": "the file is deleted between the check and the lock",
+  "unlink after unlock": "the file is removed when somebody else may have it",
+  "unlink without a look": "what is at the path is removed, whosever it is",
+  "shared unlinks without EX": "one of many readers removes the file of the others",
+  "O_CREAT without O_EXCL": "the kernel refuses it on another user's file",
+  "new file over the old one": "made aside and renamed to the path",
+  "older files stay open": "a waiter keeps the deleted files that it got on its way locked",
+  "close without unlock": "what the command left behind keeps the lock",
+} as const;
+export type Mutation = keyof typeof MUTATIONS;
+
+type Step =
+  | "open"
+  | "create"
+  | "lock"
+  | "check"
+  | "held"
+  | "orphan"
+  | "convert"
+  | "look"
+  | "unlink"
+  | "unlock"
+  | "probe shared"
+  | "probe drop"
+  | "probe exclusive";
+
+const STEPS: Step[] = [
+  "open",
+  "create",
+  "lock",
+  "check",
+  "held",
+  "orphan",
+  "convert",
+  "look",
+  "unlink",
+  "unlock",
+  "probe shared",
+  "probe drop",
+  "probe exclusive",
+];
+
+/** An open file description. */
+interface OpenFile {
+  inode: number;
+  lock: 0 | 1 | 2; // none, LOCK_SH, LOCK_EX
+}
+interface Process {
+  next: Step;
+  open: OpenFile[]; // the newest last
+}
+export interface State {
+  /** The inode at the path; 0 for none. */
+  path: number;
+  /** Who made the inode at the path. */
+  owner: number;
+  processes: Process[];
+  /** Open files that only a command's daemon has. */
+  left: OpenFile[];
+}
+
+type Kind = "step" | "crash" | "abort" | "outsider";
+/** What can come next, and what would be wrong with it. */
+type Visit = (state: State, label: string, kind: Kind, fault?: string) => void;
+
+export const copy = (state: State): State => ({
+  path: state.path,
+  owner: state.owner,
+  processes: state.processes.map(({ next, open }) => ({ next, open: open.map((file) => ({ ...file })) })),
+  left: state.left.map((file) => ({ ...file })),
+});
+
+/** A state as text, with inodes numbered in the order in which they are met: the same for states that are alike. */
+export function encode(state: State): string {
+  const numbers = new Map<number, number>([[0, 0]]);
+  const number = (inode: number) => {
+    let known = numbers.get(inode);
+    if (known === undefined) {
+      known = numbers.size;
+      numbers.set(inode, known);
+    }
+    return known;
+  };
+  const files = (open: OpenFile[]) =>
+    open.map(({ inode, lock }) => `${number(inode)}${"-se"[lock]}`).join("");
+  let text = `${number(state.path)}${state.path ? state.owner : 0}`;
+  for (const { next, open } of state.processes) {
+    text += `|${String.fromCharCode(65 + STEPS.indexOf(next))}${files(open)}`;
+  }
+  return state.left.length ? `${text}+${files(state.left).match(/../g)!.sort().join("")}` : text;
+}
+
+export function decode(text: string): State {
+  const [body, left = ""] = text.split("+");
+  const [path, ...processes] = body!.split("|");
+  const files = (pairs: string): OpenFile[] =>
+    (pairs.match(/../g) ?? []).map((pair) => ({
+      inode: Number(pair[0]),
+      lock: "-se".indexOf(pair[1]!) as 0 | 1 | 2,
+    }));
+  return {
+    path: Number(path![0]),
+    owner: Number(path![1]),
+    processes: processes.map((process) => ({
+      next: STEPS[process.charCodeAt(0) - 65]!,
+      open: files(process.slice(1)),
+    })),
+    left: files(left),
+  };
+}
+
+function* allOpen(state: State): Generator<OpenFile> {
+  for (const { open } of state.processes) yield* open;
+  yield* state.left;
+}
+
+const newInode = (state: State): number =>
+  Math.max(state.path, ...[...allOpen(state)].map((f) => f.inode)) + 1;
+
+/** Would flock(2) be refused? */
+function conflicts(state: State, mine: OpenFile, wanted: 1 | 2): boolean {
+  for (const file of allOpen(state)) {
+    if (file !== mine && file.inode === mine.inode && (file.lock === 2 || (file.lock && wanted === 2)))
+      return true;
+  }
+  return false;
+}
+
+export const holds = ({ next }: Process): boolean => next === "held" || next === "orphan";
+export const idle = ({ next, open }: Process): boolean => next === "open" && open.length === 0;
+
+/** Everything that can happen next. */
+export function successors(world: World, broken: Mutation | undefined, state: State, visit: Visit): void {
+  for (const i of world.roles.keys()) {
+    take(world.roles[i]!, i, broken, state, visit);
+    const process = state.processes[i]!;
+    if (world.crashes === false || idle(process)) continue;
+    const after = copy(state);
+    if (process.next === "orphan") continue; // its command may end, which is its step
+    if (process.next === "held" && world.roles[i]!.wraps) after.processes[i]!.next = "orphan";
+    else after.processes[i] = { next: "open", open: [] };
+    visit(after, `${i} is killed before ${process.next}`, "crash");
+  }
+  const inUse = state.processes.some(
+    (process) =>
+      (holds(process) || process.next === "look" || process.next === "unlink") &&
+      process.open.at(-1)!.inode === state.path,
+  );
+  if (world.outsider && state.path !== 0 && !inUse)
+    visit({ ...copy(state), path: 0 }, "an outsider deletes the file", "outsider");
+}
+
+/** One process's next call. */
+export function take(role: Role, i: number, broken: Mutation | undefined, state: State, visit: Visit) {
+  const after = copy(state);
+  const process = after.processes[i]!;
+  const file = process.open.at(-1)!;
+  const user = role.user ?? 0;
+  const wanted = role.shared ? 1 : 2;
+  const done = (next: Step, fault?: string) => {
+    process.next = next;
+    visit(after, `${i}: ${state.processes[i]!.next}`, "step", fault);
+  };
+  const finish = (fault?: string) => {
+    process.open = [];
+    done("open", fault);
+  };
+  const opened = () => {
+    process.open.push({ inode: after.path, lock: 0 });
+    if (role.does === "status") return done("probe shared");
+    done(broken === "inode check before flock" ? "check" : "lock");
+  };
+  const hold = () => {
+    if (broken !== "older files stay open") process.open = [file];
+    done("held", exclusionFault(after, i, role));
+  };
+  const begin = () => done(broken === "unlink without a look" ? "unlink" : "look");
+
+  switch (process.next) {
+    case "open":
+      if (after.path !== 0) return opened();
+      return role.does === "status" ? undefined : done("create");
+    case "create":
+      if (after.path !== 0 && broken === "O_CREAT without O_EXCL") {
+        return after.owner === user ? opened() : finish("the kernel refuses O_CREAT on another user's file");
+      }
+      if (after.path !== 0 && broken !== "new file over the old one") return done("open");
+      after.path = newInode(after);
+      after.owner = user;
+      return opened();
+    case "lock":
+      if (broken !== "no flock") {
+        if (conflicts(after, file, wanted)) {
+          if (role.does === "try") return finish();
+          process.open = [];
+          process.next = "open";
+          return visit(after, `${i} gives up waiting`, "abort");
+        }
+        file.lock = wanted;
+      }
+      return broken === "inode check before flock" ? hold() : done("check");
+    case "check":
+      if (broken === "inode check before flock") {
+        if (after.path === file.inode) return done("lock");
+        process.open.pop();
+        return done("open");
+      }
+      if (after.path === file.inode || broken === "no inode check") return hold();
+      // A waiter keeps the newest of the deleted files locked until it has the next one.
+      process.open = role.does === "wait" ? [file] : [];
+      return done("open");
+    case "orphan": // the command of a killed wrapper ends
+      return finish();
+    case "held":
+      if (broken === "unlink after unlock") {
+        file.lock = 0;
+        return begin();
+      }
+      if (role.shared && broken !== "shared unlinks without EX") {
+        file.lock = 0; // flock(2): a conversion gives the lock up first
+        return done("convert");
+      }
+      return role.keep ? done("unlock") : begin();
+    case "convert":
+      if (conflicts(after, file, 2)) return done("unlock");
+      file.lock = 2;
+      return role.keep ? done("unlock") : begin();
+    case "look":
+      return done(after.path === file.inode ? "unlink" : "unlock");
+    case "unlink": {
+      if (after.path === 0 || after.owner !== user) return done("unlock"); // ENOENT; EPERM in a sticky directory
+      const fault =
+        after.path === file.inode && !othersHold(after, i, file.inode) ? undefined : "deletes another's file";
+      after.path = 0;
+      return done("unlock", fault);
+    }
+    case "unlock":
+      if (broken === "close without unlock" && role.wraps && file.lock) after.left = [file];
+      if (broken !== "older files stay open") return finish();
+      process.open.pop();
+      return done("open");
+    case "probe shared":
+      if (conflicts(after, file, 1)) return finish();
+      file.lock = 1;
+      return done("probe drop");
+    case "probe drop":
+      file.lock = 0;
+      return done("probe exclusive");
+    case "probe exclusive":
+      if (conflicts(after, file, 2)) return finish();
+      file.lock = 2;
+      return done("unlock");
+  }
+}
+
+const othersHold = (state: State, i: number, inode: number): boolean =>
+  state.processes.some((process, j) => j !== i && holds(process) && process.open.at(-1)!.inode === inode);
+
+function exclusionFault(state: State, i: number, role: Role): string | undefined {
+  const other = state.processes.findIndex((process, j) => j !== i && holds(process));
+  if (other < 0) return undefined;
+  // The roles' modes are in the locks that they hold, but for a mutation that takes none.
+  const shares = role.shared && state.processes[other]!.open.at(-1)!.lock === 1;
+  return shares ? undefined : `${i} and ${other} hold the lock at once`;
+}
