@@ -24,8 +24,14 @@ export interface Holder {
   mode?: Mode | undefined;
   /** The text given with `--label` or `label`. */
   label?: string | undefined;
+  /** How many slots the lock has of which this is one. */
+  slots?: number | undefined;
   /** The fencing token, where the store has one. */
   token?: string | undefined;
+  /** Whose process it is: asked of the OS by `exclusive list` and `exclusive status`, as the command line is. */
+  user?: string | undefined;
+  /** The command line of the command, else of the process, its arguments parted by spaces. */
+  commandLine?: string | undefined;
 }
 
 /** The second line of a lock file. Never argv or the environment: they hold secrets. */
@@ -42,6 +48,10 @@ export interface HolderRecord {
   acquired: string;
   mode: Mode;
   label?: string | undefined;
+  /** How many slots the lock has of which this is one. */
+  slots?: number | undefined;
+  /** The lock's name, where the file's name is too short for it. */
+  name?: string | undefined;
   /** The wrapped command's pid. */
   command?: number | undefined;
 }
@@ -75,6 +85,15 @@ export function startTime(pid: number | "self"): string | undefined {
   return ps.stdout.toString().trim() || undefined;
 }
 
+/** The record of this process, which holds a lock from now on. */
+export function newRecord({
+  mode,
+  label,
+  slots,
+}: Pick<HolderRecord, "mode" | "label" | "slots">): HolderRecord {
+  return { version: 1, ...thisProcess(), acquired: new Date().toISOString(), mode, label, slots };
+}
+
 const encoder = new TextEncoder();
 
 /** The bytes of a lock file: the pid alone on line 1, as every pidfile tool reads it, and the record on line 2. */
@@ -84,19 +103,37 @@ export function encodeRecord(record: HolderRecord): Uint8Array {
 
 /** Reads a record back. Whatever the file holds, this gives a holder: of what cannot be read nothing is known. */
 export function decodeRecord(text: string): Holder {
+  return holderByRecord(parseLockFile(text));
+}
+
+/** What stands in a lock file. It may be anything. */
+export interface WrittenRecord {
+  pid?: number | undefined;
+  record: Partial<HolderRecord>;
+}
+
+export function parseLockFile(text: string): WrittenRecord {
   const [first = "", second = ""] = text.split("\n", 2);
-  const pid = /^\d{1,10}$/.test(first.trim()) ? Number(first) : undefined;
-  const record = parseRecord(second);
-  if (pid === undefined || pid < 1) return {};
+  const pid = /^\d{1,10}$/.test(first.trim()) ? Number(first) : 0;
+  return pid < 1 ? { record: {} } : { pid, record: parseRecord(second) };
+}
+
+/** @param startedAt what tells when a process started */
+export function holderByRecord(
+  { pid, record }: WrittenRecord,
+  startedAt: (pid: number) => string | undefined = startTime,
+): Holder {
+  if (pid === undefined) return {};
   const acquiredAt = record.acquired === undefined ? undefined : new Date(record.acquired);
   return {
     pid,
-    alive: isAlive(pid, record),
+    alive: isAlive(pid, record, startedAt),
     commandPid: record.command,
     host: record.host,
     acquiredAt: acquiredAt && !Number.isNaN(acquiredAt.getTime()) ? acquiredAt : undefined,
     mode: record.mode === "shared" ? "shared" : record.mode === "exclusive" ? "exclusive" : undefined,
     label: record.label,
+    slots: record.slots,
   };
 }
 
@@ -111,7 +148,8 @@ function parseRecord(line: string): Partial<HolderRecord> {
   if (typeof value !== "object" || value === null) return {};
   const fields = value as Record<string, unknown>;
   const text = (key: string) => (typeof fields[key] === "string" ? fields[key] : undefined);
-  const command = fields.command;
+  const count = (key: string) =>
+    Number.isSafeInteger(fields[key]) && (fields[key] as number) > 0 ? (fields[key] as number) : undefined;
   return {
     host: text("host"),
     boot: text("boot"),
@@ -120,16 +158,22 @@ function parseRecord(line: string): Partial<HolderRecord> {
     acquired: text("acquired"),
     mode: text("mode") as Mode | undefined,
     label: text("label"),
-    command: Number.isSafeInteger(command) && (command as number) > 0 ? (command as number) : undefined,
+    slots: count("slots"),
+    name: text("name"),
+    command: count("command"),
   };
 }
 
 /** Is this pid the process that wrote the record? Undefined when pids of where it was written mean nothing here. */
-function isAlive(pid: number, record: Partial<HolderRecord>): boolean | undefined {
+function isAlive(
+  pid: number,
+  record: Partial<HolderRecord>,
+  startedAt: (pid: number) => string | undefined,
+): boolean | undefined {
   const here = thisProcess();
   if (record.boot !== here.boot) return record.host === here.host ? false : undefined;
   if (record.pidns !== here.pidns) return undefined;
-  const started = startTime(pid);
+  const started = startedAt(pid);
   if (started === undefined) return typeof lstat(`/proc/${pid}`) === "number" ? false : undefined;
   return record.started === undefined ? undefined : record.started === started;
 }

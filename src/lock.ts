@@ -1,11 +1,11 @@
 /** `Lock`: acquire, release, forever, using. */
 import { type Duration, milliseconds } from "./duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "./errors.ts";
-import type { Holder, Mode } from "./holder.ts";
+import type { Holder } from "./holder.ts";
 import { inform, type Logger } from "./log.ts";
 import { callerName, checkName, lineName, slotName } from "./name.ts";
 import { FileLease, FileStore } from "./store/file.ts";
-import type { Lease, Store } from "./store/store.ts";
+import type { Lease, Request, Store } from "./store/store.ts";
 
 /** What a lock is. */
 export interface LockOptions {
@@ -101,9 +101,8 @@ export class Lock implements Disposable, AsyncDisposable {
     const store = this.#store;
     if (!(store instanceof FileStore))
       throw new TypeError("acquireSync() needs a store of this machine: use acquire()");
-    const mode = this.#mode();
     for (const name of this.#places()) {
-      const lease = store.tryAcquireSync({ name, mode, label: this.#options.label });
+      const lease = store.tryAcquireSync(this.#request(name));
       if (lease !== undefined) return this.#hold(lease);
     }
     return this.#refuse(store.recordedHolder(this.#places()[0]!));
@@ -179,8 +178,9 @@ export class Lock implements Disposable, AsyncDisposable {
     return this;
   }
 
-  #mode(): Mode {
-    return this.#options.shared ? "shared" : "exclusive";
+  #request(name: string): Request {
+    const { shared, label, slots } = this.#options;
+    return { name, mode: shared ? "shared" : "exclusive", label, slots };
   }
 
   /** The names of which one is to be taken. */
@@ -193,7 +193,7 @@ export class Lock implements Disposable, AsyncDisposable {
 
   async #try(): Promise<Lease | undefined> {
     for (const name of this.#places()) {
-      const lease = await this.#store.tryAcquire({ name, mode: this.#mode(), label: this.#options.label });
+      const lease = await this.#store.tryAcquire(this.#request(name));
       if (lease !== undefined) return lease;
     }
     return undefined;
@@ -217,16 +217,16 @@ export class Lock implements Disposable, AsyncDisposable {
    */
   async #waitAny(signal: AbortSignal, coalesce: boolean | undefined): Promise<Lease> {
     const store = this.#store;
-    const request = (name: string) => ({ name, mode: this.#mode(), label: this.#options.label });
     const places = this.#places();
-    if (this.#options.slots === undefined && !coalesce) return store.waitAcquire(request(this.name), signal);
+    if (this.#options.slots === undefined && !coalesce)
+      return store.waitAcquire(this.#request(this.name), signal);
     const next = { name: lineName(this.name), mode: "exclusive" } as const;
     const line = coalesce ? await store.tryAcquire(next) : await store.waitAcquire(next, signal);
     if (line === undefined) return this.#refuse(await this.holder());
     try {
       return (
         (await this.#try()) ??
-        (await firstOf(places, signal, (name, given) => store.waitAcquire(request(name), given)))
+        (await firstOf(places, signal, (name, given) => store.waitAcquire(this.#request(name), given)))
       );
     } finally {
       await line.release();

@@ -17,6 +17,8 @@ export function checkName(name: string): string {
   return name;
 }
 
+const ROOM = NAME_MAX - PREFIX.length - SUFFIX.length;
+
 /**
  * The name of the lock's file: `exclusive_<NAME>.lock`, with NAME quoted as in a URL's form data (Python's
  * `quote_plus`). A name that would be longer than a file's name can be is cut, and told from others by the
@@ -24,33 +26,44 @@ export function checkName(name: string): string {
  */
 export function fileName(name: string): string {
   const quoted = quotePlus(name);
-  const room = NAME_MAX - PREFIX.length - SUFFIX.length;
-  if (quoted.length <= room) return PREFIX + quoted + SUFFIX;
+  if (quoted.length <= ROOM) return PREFIX + quoted + SUFFIX;
   const hash = new Bun.CryptoHasher("sha256").update(name).digest("hex");
-  return `${PREFIX}${quoted.slice(0, room - HASH_LENGTH - 1)}-${hash}${SUFFIX}`;
+  return `${PREFIX}${quoted.slice(0, ROOM - HASH_LENGTH - 1)}-${hash}${SUFFIX}`;
 }
 
-/** The lock's name in a file name of ours; undefined for another file, and for a name that was cut. */
+/** Is all of the name in the file's name? */
+export const nameFits = (name: string): boolean => quotePlus(name).length <= ROOM;
+
+/** The lock's name in a file name of ours; undefined for another file. Of a name that was cut it is what is left. */
 export function nameOfFile(file: string): string | undefined {
   if (!file.startsWith(PREFIX) || !file.endsWith(SUFFIX)) return undefined;
   const quoted = file.slice(PREFIX.length, -SUFFIX.length);
+  if (quoted.length === ROOM && /-[0-9a-f]{64}$/.test(quoted)) return quoted;
   try {
-    return decodeURIComponent(quoted.replaceAll("+", " "));
+    const name = decodeURIComponent(quoted.replaceAll("+", " "));
+    return name !== "" && fileName(name) === file ? name : undefined;
   } catch {
-    return quoted;
+    return undefined;
   }
 }
 
 /** The name of one of the N places of a lock with slots. */
 export const slotName = (name: string, slot: number): string => `${name}.${slot}`;
 
+/** Is this name that of one of the slots of `base`? */
+export function slotOf(name: string, base: string, slots: number): boolean {
+  const slot = name.startsWith(`${base}.`) ? Number(name.slice(base.length + 1)) : 0;
+  return slot >= 1 && slot <= slots && name === slotName(base, slot);
+}
+
 const LINE = "\0next";
 
 /** Where the next in line for a lock waits: a lock of its own, under a name that no command line can hold. */
 export const lineName = (name: string): string => name + LINE;
 
-/** Is this the name of such a place, not of a lock? */
-export const isLineName = (name: string): boolean => name.endsWith(LINE);
+/** The lock that the next in line waits for, where this is the name of his place. */
+export const lockOfLine = (name: string): string | undefined =>
+  name.endsWith(LINE) ? name.slice(0, -LINE.length) : undefined;
 
 const plain = /^[A-Za-z0-9_.~-]*$/;
 

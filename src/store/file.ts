@@ -1,14 +1,16 @@
 /** The embedded default: one file per lock, locked by the kernel. */
 import { LockFileError, printable } from "../errors.ts";
 import {
-  decodeRecord,
   encodeRecord,
   type Holder,
   type HolderRecord,
+  holderByRecord,
   type Mode,
-  thisProcess,
+  newRecord,
+  parseLockFile,
+  type WrittenRecord,
 } from "../holder.ts";
-import { defaultDirectory, fileName } from "../name.ts";
+import { defaultDirectory, fileName, nameFits } from "../name.ts";
 import * as kernel from "./kernel.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
 
@@ -19,6 +21,9 @@ const SAFE = O.NOFOLLOW | O.CLOEXEC | O.NONBLOCK;
 
 /** A record is a few hundred bytes and a label; of a longer file no more is read. */
 const RECORD_MAX = 65536;
+
+/** A longer name is not recorded. */
+const NAME_RECORDED_MAX = 4096;
 
 /** Holders that died in the same moment, or that have not written their record yet, get this long to be gone. */
 const SECOND_LOOKS = 5;
@@ -168,6 +173,36 @@ export class FileStore implements Store {
     }
   }
 
+  /**
+   * Waits in the kernel's queue until nobody holds the lock, shared or not, and lets go in the same moment: the
+   * kernel has no way to wait without getting it. Who tries to take it just then looks again, see `tryAcquireSync`;
+   * who waits in the queue is next. No file is made, and none is needed: where there is none, nobody holds the lock.
+   */
+  async waitFree(name: string, signal?: AbortSignal): Promise<void> {
+    const path = this.place(name);
+    const named = this.#options.file !== undefined;
+    const { Waiter } = await import("./waiter.ts");
+    using waiter = new Waiter();
+    for (;;) {
+      signal?.throwIfAborted();
+      const { fd } = named ? openExisting(path) : openPresent(path);
+      if (fd === -E.ENOENT) return;
+      if (fd < 0) throw openError(path, -fd, named);
+      try {
+        const locked = await waiter.flock(fd, LOCK.EX, signal);
+        if (locked === -E.EINTR) continue;
+        if (locked < 0) throw lockError(path, -locked);
+        const ours = kernel.fstat(fd);
+        const now = kernel.lstat(path);
+        if (named || now === -E.ENOENT) return;
+        // Another file is there now: somebody has the lock of that one.
+        if (typeof now !== "number" && typeof ours !== "number" && kernel.sameFile(now, ours)) return;
+      } finally {
+        kernel.close(fd);
+      }
+    }
+  }
+
   /** Who holds the lock by its record. */
   recordedHolder(name: string): Holder | undefined {
     const fd = kernel.open(this.place(name), O.RDONLY | SAFE);
@@ -179,7 +214,7 @@ export class FileStore implements Store {
 
   async status(name: string): Promise<LockStatus> {
     const { statusOf } = await import("./inspect.ts");
-    return statusOf(this.place(name), name);
+    return statusOf(this.place(name), name, this.#options.file !== undefined);
   }
 
   async list(): Promise<LockStatus[]> {
@@ -209,30 +244,17 @@ export class FileStore implements Store {
    * the lock of the file that is there now. Only a holder writes.
    */
   #accept(file: OpenFile, result: number, path: string, request: Request): FileLease | undefined {
-    if (result < 0) {
-      const errno = -result;
-      throw new LockFileError(
-        `cannot lock ${printable(path)}: ${kernel.errorText(errno)} (does this file system have locks? try exclusive doctor)`,
-        kernel.errorName(errno),
-        "flock",
-        path,
-      );
-    }
+    if (result < 0) throw lockError(path, -result);
     if (this.#options.file !== undefined)
       return new FileLease(path, file.fd, file.status, this.#options, undefined);
     const now = kernel.lstat(path);
     if (typeof now === "number" || !kernel.sameFile(now, file.status)) return undefined;
-    const record: HolderRecord = {
-      version: 1,
-      ...thisProcess(),
-      acquired: new Date().toISOString(),
-      mode: request.mode,
-      label: request.label,
-    };
+    const record = newRecord(request);
+    if (!nameFits(request.name) && request.name.length <= NAME_RECORDED_MAX) record.name = request.name;
     if (file.writable) {
-      kernel.ftruncate(file.fd, 0);
+      // Cut to its length afterwards: a file that was emptied and written, ext4 puts on the disk as soon as it is closed.
       const written = kernel.pwrite(file.fd, encodeRecord(record));
-      if (written < 0) kernel.ftruncate(file.fd, 0); // a full disk costs us the record, not the lock
+      kernel.ftruncate(file.fd, Math.max(0, written)); // a full disk costs us the record, not the lock
     }
     return new FileLease(path, file.fd, file.status, this.#options, record);
   }
@@ -252,14 +274,18 @@ const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX
  */
 function openLockFile(path: string): { fd: number; writable: boolean } {
   for (;;) {
-    const fd = kernel.open(path, O.RDWR | SAFE);
-    // flock(2) asks for no more than an open file: one that is another user's can be locked without being written.
-    if (fd === -E.EACCES || fd === -E.EROFS)
-      return { fd: kernel.open(path, O.RDONLY | SAFE), writable: false };
-    if (fd !== -E.ENOENT) return { fd, writable: true };
+    const found = openPresent(path);
+    if (found.fd !== -E.ENOENT) return found;
     const made = kernel.open(path, O.RDWR | O.CREAT | O.EXCL | SAFE);
     if (made !== -E.EEXIST) return { fd: made, writable: true };
   }
+}
+
+function openPresent(path: string): { fd: number; writable: boolean } {
+  const fd = kernel.open(path, O.RDWR | SAFE);
+  // flock(2) asks for no more than an open file: one that is another user's can be locked without being written.
+  if (fd !== -E.EACCES && fd !== -E.EROFS) return { fd, writable: true };
+  return { fd: kernel.open(path, O.RDONLY | SAFE), writable: false };
 }
 
 /** A file or directory that the user named: followed through links as any path, never created, never written. */
@@ -295,8 +321,19 @@ function openError(path: string, errno: number, named: boolean): LockFileError {
   );
 }
 
-/** The holder by its record, as far as it can be read. */
-export function readHolder(fd: number): Holder {
-  const bytes = kernel.pread(fd, RECORD_MAX);
-  return typeof bytes === "number" ? {} : decodeRecord(new TextDecoder().decode(bytes));
+function lockError(path: string, errno: number): LockFileError {
+  return new LockFileError(
+    `cannot lock ${printable(path)}: ${kernel.errorText(errno)} (does this file system have locks? try exclusive doctor)`,
+    kernel.errorName(errno),
+    "flock",
+    path,
+  );
 }
+
+/** What stands in an open lock file, as far as it can be read. */
+export function readRecord(fd: number): WrittenRecord {
+  const bytes = kernel.pread(fd, RECORD_MAX);
+  return typeof bytes === "number" ? { record: {} } : parseLockFile(new TextDecoder().decode(bytes));
+}
+
+const readHolder = (fd: number): Holder => holderByRecord(readRecord(fd));

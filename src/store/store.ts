@@ -8,6 +8,8 @@ export interface Request {
   mode: Mode;
   /** Text for people, kept with the lock. */
   label?: string | undefined;
+  /** How many slots the lock has of which this is one; kept with the lock. */
+  slots?: number | undefined;
 }
 
 /** A lock that is held. */
@@ -22,7 +24,7 @@ export interface Lease {
   release(): Promise<void>;
 }
 
-/** What is known of one lock. The type of each element of `exclusive list --json`. */
+/** What is known of one lock. */
 export interface LockStatus {
   name: string;
   /** `unknown` where the OS does not let us ask. */
@@ -30,9 +32,19 @@ export interface LockStatus {
   /** Path of the lock file, or the store's URL without its secrets. */
   lockfile: string;
   holder?: Holder | undefined;
+  /** Those who share it with `holder`, as far as that can be known. */
+  others?: Holder[] | undefined;
   /** How many wait for it, where that can be known. */
   waiters?: number | undefined;
+  /** The slots that are held, where the lock has slots: they are locks of their own, named `NAME.1`, `NAME.2`, … */
+  slots?: LockStatus[] | undefined;
 }
+
+/** A type as JSON has it: dates are strings in ISO 8601, and what is undefined is left out. */
+type Json<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
+
+/** What `exclusive status --json` prints, and each element of the array that `exclusive list --json` prints. */
+export type LockStatusJson = Json<LockStatus>;
 
 export interface Store {
   /** Takes the lock if it is free; undefined when it is held. */
@@ -42,6 +54,11 @@ export interface Store {
    * @param signal gives the wait up: the promise is rejected with its reason once nothing is left waiting
    */
   waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease>;
+  /**
+   * Waits until nobody holds the lock, without taking it from anybody and without making anything.
+   * @param signal gives the wait up: the promise is rejected with its reason
+   */
+  waitFree?(name: string, signal?: AbortSignal): Promise<void>;
   /** What is known of one lock. */
   status(name: string): Promise<LockStatus>;
   /** What is known of every lock in this store. */
