@@ -82,4 +82,7 @@ async function buildLibrary(): Promise<void> {
     stdio: ["ignore", "inherit", "inherit"],
   });
   if (!tsc.success) process.exit(1);
+  // What is imported as text.
+  for (const file of new Bun.Glob("command/completions/*.{bash,zsh,fish}").scanSync("src"))
+    await Bun.write(`dist/lib/${file}`, Bun.file(`src/${file}`));
 }

@@ -2,20 +2,11 @@
 /** The binary's entry: which command, which front. */
 import "./signals.ts"; // before anything else: see there
 
+import { COMMANDS } from "./commands.ts";
 import { EXIT, statusOfError, UsageError } from "./exit.ts";
 import { nearest } from "./options.ts";
-import { run } from "./run.ts";
 import { complain, print } from "./say.ts";
 import { unblockSignals } from "./signals.ts";
-
-type Main = (args: string[]) => Promise<number>;
-
-/** Loaded when called, but for `run`: it is the one that must start fast. */
-const COMMANDS: Record<string, () => Promise<Main> | Main> = {
-  run: () => run,
-  status: async () => (await import("./status.ts")).status,
-  path: async () => (await import("./path.ts")).path,
-};
 
 async function main(args: string[]): Promise<number> {
   const [command, ...rest] = args;
@@ -34,7 +25,8 @@ async function main(args: string[]): Promise<number> {
     throw new UsageError(`unknown command '${command}'${meant ? ` (did you mean ${meant}?)` : ""}`);
   }
   if (command !== "run") unblockSignals();
-  return (await COMMANDS[command]!())(rest);
+  const { main } = await COMMANDS[command]!.load();
+  return main(rest);
 }
 
 main(process.argv.slice(2)).then(process.exit, (error: unknown) => {

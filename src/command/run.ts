@@ -13,7 +13,7 @@ import { become, type Command, start } from "./spawn.ts";
 export const OPTIONS = {
   wait: { short: "w", help: "wait for the lock, without limit" },
   timeout: { short: "t", value: "DURATION", help: "wait for the lock at most so long (0: do not wait)" },
-  "if-held": { value: "WHAT", help: "fail (default), skip (exit 0), coalesce or replace: see below" },
+  "if-held": { value: "fail|skip|coalesce|replace", help: "what to do when it is held" },
   shared: { short: "s", help: "share the lock with others that share it" },
   slots: { value: "N", help: "let N hold the lock at a time" },
   exec: { help: "become the command: no wrapper process stays" },
