@@ -69,6 +69,9 @@ export async function run(args: string[]): Promise<number> {
   return values.exec ? asCommand(lock, argv) : underLock(lock, argv, log);
 }
 
+/** Ends the threads that we have waited with: once the command has been started. */
+let endThreads: (() => void) | undefined;
+
 /** @throws {CannotAcquireLock} when the lock is not to be had, as far as the options go */
 async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, log: Log): Promise<void> {
   const options: AcquireOptions = { wait, timeout, coalesce: policy === "coalesce" };
@@ -83,7 +86,11 @@ async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, lo
     const { replaceHolder } = await import("./replace.ts");
     await replaceHolder(lock, log);
   }
-  const { showWaiting } = await import("./waiting.ts");
+  const [{ showWaiting }, { keepThreads }] = await Promise.all([
+    import("./waiting.ts"),
+    import("../store/waiter.ts"),
+  ]);
+  endThreads = keepThreads();
   using _line = showWaiting(lock, timeout, log);
   await lock.acquire(options);
 }
@@ -114,6 +121,7 @@ function underLock(lock: Lock, argv: string[], log: Log): never {
   const { lease, command } = commandOf(lock, argv);
   const acquired = log.elapsed;
   const { pid, lockFd } = start(command);
+  endThreads?.();
   lease.fd = lockFd;
   if (pid < 0) {
     lease.releaseSync();

@@ -42,25 +42,43 @@ postMessage(c.pthread_self());
 /** How often a thread that should leave `flock(2)` is told so again: the first time may come just before it enters. */
 const WAKE_INTERVAL = 2;
 
-/** A thread that waits for locks, one at a time. Dispose of it when the wait is over. */
+let kept: Worker[] | undefined;
+
+/**
+ * From now on threads that are done with live on, idle, until the function that this returns is called. For whoever
+ * starts a command: a thread that is ending has closed some of its descriptors and not yet others, and may start
+ * threads of its own. While the process becomes another program the kernel refuses those (`EAGAIN`, copy_fs in
+ * kernel/fork.c), and the engine aborts.
+ */
+export function keepThreads(): () => void {
+  const threads: Worker[] = [];
+  kept = threads;
+  return () => {
+    kept = undefined;
+    for (const thread of threads) thread.terminate();
+  };
+}
+
+/** A thread that waits for locks, one at a time; started when first needed. Dispose of it when the wait is over. */
 export class Waiter {
-  #worker: Worker;
-  #thread: Promise<bigint>;
+  #worker: Worker | undefined;
+  #thread: Promise<bigint> | undefined;
   #waker = threadWaker();
 
-  constructor() {
+  #start(): Promise<bigint> {
     const source = program(masksOfWaitingThread());
     const url = URL.createObjectURL(new Blob([source], { type: "application/javascript" }));
     this.#worker = new Worker(url);
-    this.#thread = this.#answer().then(BigInt);
-    this.#thread.finally(() => URL.revokeObjectURL(url)).catch(() => {});
+    const thread = this.#answer(this.#worker).then(BigInt);
+    thread.finally(() => URL.revokeObjectURL(url)).catch(() => {});
+    return thread;
   }
 
   /** The thread's next word. */
-  #answer(): Promise<number | bigint> {
+  #answer(worker: Worker): Promise<number | bigint> {
     return new Promise((resolve, reject) => {
-      this.#worker.onmessage = (event: MessageEvent) => resolve(event.data as number | bigint);
-      this.#worker.onerror = (event: ErrorEvent) =>
+      worker.onmessage = (event: MessageEvent) => resolve(event.data as number | bigint);
+      worker.onerror = (event: ErrorEvent) =>
         reject(new Error(`the waiting thread failed: ${event.message}`));
     });
   }
@@ -70,10 +88,12 @@ export class Waiter {
    * @returns 0 when the lock is taken, or minus the errno; -EINTR when `signal` fired first
    */
   async flock(fd: number, operation: number, signal?: AbortSignal): Promise<number> {
+    this.#thread ??= this.#start();
     const thread = await this.#thread;
     signal?.throwIfAborted();
-    const answer = this.#answer();
-    this.#worker.postMessage([fd, operation]);
+    const worker = this.#worker!;
+    const answer = this.#answer(worker);
+    worker.postMessage([fd, operation]);
     let nagging: Timer | undefined;
     const wake = () => {
       this.#waker.wake(thread);
@@ -89,7 +109,10 @@ export class Waiter {
   }
 
   [Symbol.dispose](): void {
-    this.#worker.terminate();
+    if (this.#worker !== undefined) {
+      if (kept !== undefined) kept.push(this.#worker);
+      else this.#worker.terminate();
+    }
     this.#waker[Symbol.dispose]();
   }
 }

@@ -1,0 +1,67 @@
+/** The torture in short, and the proof that it would find a broken lock. `bun run torture` is the long form. */
+import { expect, test } from "bun:test";
+import { check } from "./checker.ts";
+import { violence } from "./violence.ts";
+
+const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+
+test("nobody meets anybody inside, whoever is stopped or killed, and nothing is left", async () => {
+  const options = { milliseconds: 10_000, seed, workers: 3, wrappers: 3 };
+  const { acquisitions, kills, violations, wedges, leftovers, failures } = await violence(options);
+  console.log(`torture: seed ${seed}, acquisitions ${acquisitions}, kills ${JSON.stringify(kills)}`);
+  expect({ violations, wedges, leftovers, failures }).toEqual({
+    violations: [],
+    wedges: [],
+    leftovers: [],
+    failures: [],
+  });
+  expect(acquisitions).toBeGreaterThan(100);
+  expect(kills.workers + kills.wrappers + kills.commands).toBeGreaterThan(3);
+}, 120_000);
+
+/** Rounds of a broken lock until it is caught. */
+async function caught(fault: "no flock" | "no inode check" | "unlink after unlock"): Promise<boolean> {
+  for (let round = 0; round < 10; round++) {
+    const options = { milliseconds: 2000, seed: seed + round, workers: 4, wrappers: 0, fault };
+    if ((await violence(options)).violations.length > 0) return true;
+  }
+  return false;
+}
+
+for (const fault of ["no flock", "no inode check", "unlink after unlock"] as const) {
+  test(`a lock with this fault is caught: ${fault}`, async () => {
+    expect(await caught(fault)).toBe(true);
+  }, 120_000);
+}
+
+test("the same lock without a fault is not", async () => {
+  const { acquisitions, violations } = await violence({
+    milliseconds: 3000,
+    seed,
+    workers: 4,
+    wrappers: 0,
+    fault: "none",
+  });
+  expect(violations).toEqual([]);
+  expect(acquisitions).toBeGreaterThan(100);
+}, 60_000);
+
+test("the checker's judgement, case by case", () => {
+  const violations = (...lines: string[]) => check(lines.join("\n")).violations.length;
+  expect(violations("E a x 1", "L a 1", "E a x 2", "L a 2")).toBe(0);
+  expect(violations("E a x 1", "E a x 2")).toBe(1);
+  expect(violations("E a x 1", "E b x 2")).toBe(0);
+  expect(violations("E a s 1", "E a s 2", "L a 1", "L a 2", "E a x 3")).toBe(0);
+  expect(violations("E a s 1", "E a x 2")).toBe(1);
+  expect(violations("E a x 1", "E a s 2")).toBe(1);
+  expect(violations("E a 2 1", "E a 2 2")).toBe(0);
+  expect(violations("E a 2 1", "E a 2 2", "E a 2 3")).toBe(1);
+  expect(violations("E a 2 1", "E a 2 2", "K 1", "E a 2 3")).toBe(0);
+  expect(violations("E a x 1", "K 1", "E a x 2")).toBe(0); // it may be gone
+  expect(violations("E a x 1", "K 1", "E a x 2", "L a 1")).toBe(1); // it was not
+  expect(violations("E a x 1", "E a x 2", "K 1")).toBe(1); // it was alive then
+  expect(violations("E a x 1", "M a 1 2")).toBe(1);
+  expect(violations("K 2", "E a x 1", "M a 1 2")).toBe(0);
+  expect(violations("L a 1")).toBe(1);
+  expect(violations("E a x")).toBe(1);
+});
