@@ -11,7 +11,7 @@ const PART = /(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)/gy;
 export function milliseconds(duration: Duration): number {
   if (typeof duration === "number") {
     if (duration >= 0) return duration;
-    throw new RangeError(`a duration must not be negative: ${duration}`);
+    throw new RangeError(`a duration is a number of milliseconds, not negative: ${duration}`);
   }
   const text = duration.trim();
   if (/^(\d+(\.\d*)?|\.\d+)$/.test(text)) return Number(text) * 1000;

@@ -23,7 +23,10 @@ export type ExclusiveDecorator = <F extends AnyFunction>(
  * ```
  *
  * A call throws (an async function's is rejected with) `CannotAcquireLock` when the lock is held. Where
- * `options` has `wait`, `timeout` or `signal` the function must be async, so that there is a promise to wait in.
+ * `options` has `wait`, `timeout`, `coalesce` or `signal` the function must be async, so that there is a promise to
+ * wait in.
+ * @throws {TypeError} for what is no function or method, for a generator (whose body runs only after the call), and
+ * for a decorator that is compiled in the old way (`experimentalDecorators`)
  */
 export function exclusive<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F;
 export function exclusive<F extends AnyFunction>(fn: F, context?: ClassMethodDecoratorContext): F;
@@ -35,22 +38,34 @@ export function exclusive(
   const options = typeof first === "function" ? {} : first;
   // The name is that of the file which calls us now, not of the one that will call the function.
   const named = { ...options, name: options.name ?? callerName(exclusive) };
-  if (typeof first === "function") return wrap(named, first);
+  if (typeof first === "function") return wrap(named, first, second);
   if (typeof second === "function") return wrap(named, second);
-  return (method: AnyFunction) => wrap(named, method);
+  // With `experimentalDecorators` these would be a prototype and a property's name.
+  if (second !== undefined) throw new TypeError(OLD_DECORATOR);
+  return (method: AnyFunction, context?: ClassMethodDecoratorContext) => wrap(named, method, context);
 }
 
-const AsyncFunction = (async () => {}).constructor;
+const OLD_DECORATOR =
+  "exclusive() decorates methods, by standard decorators: remove experimentalDecorators from tsconfig.json";
 
-function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F {
-  const { wait, timeout, signal } = options;
+const AsyncFunction = (async () => {}).constructor;
+const GeneratorFunction = function* () {}.constructor;
+const AsyncGeneratorFunction = async function* () {}.constructor;
+
+function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?: unknown): F {
+  const kind = (context as ClassMethodDecoratorContext | undefined)?.kind;
+  if (typeof fn !== "function" || (context !== undefined && kind !== "method"))
+    throw new TypeError(OLD_DECORATOR);
+  if (fn instanceof GeneratorFunction || fn instanceof AsyncGeneratorFunction)
+    throw new TypeError("exclusive(): the body of a generator runs after the call, and so without the lock");
+  const { wait, timeout, coalesce, signal } = options;
   const isAsync = fn instanceof AsyncFunction;
-  if (!isAsync && (wait || timeout !== undefined || signal)) {
+  if (!isAsync && (wait || timeout !== undefined || coalesce || signal)) {
     throw new TypeError("exclusive(): to wait for the lock, the function must be async");
   }
   const wrapped: AnyFunction = isAsync
     ? async function (...args) {
-        await using _ = await new Lock(options).acquire({ wait, timeout, signal });
+        await using _ = await new Lock(options).acquire({ wait, timeout, coalesce, signal });
         return await fn.apply(this, args);
       }
     : function (...args) {
@@ -62,7 +77,7 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F {
           lock.releaseSync();
           throw error;
         }
-        if (result instanceof Promise) return result.finally(() => lock.release());
+        if (isThenable(result)) return Promise.resolve(result).finally(() => lock.release());
         lock.releaseSync();
         return result;
       };
@@ -70,3 +85,6 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F {
   Object.defineProperty(wrapped, "length", { value: fn.length, configurable: true });
   return wrapped as F;
 }
+
+const isThenable = (value: unknown): value is PromiseLike<unknown> =>
+  typeof (value as PromiseLike<unknown> | undefined | null)?.then === "function";

@@ -4,7 +4,7 @@
  * The record is for people, and for `stop`. It never decides whether a lock is held: anybody who can write
  * the file can write anything into it.
  */
-import { lstat, readlink, readText } from "./store/kernel.ts";
+import { processExists, readlink, readText } from "./store/kernel.ts";
 
 /** How a lock is held: by one, or by many at once. */
 export type Mode = "exclusive" | "shared";
@@ -76,14 +76,26 @@ function hostname(): string {
   return (require("node:os") as typeof import("node:os")).hostname();
 }
 
-/** When a process started; undefined when there is no such process or no way to ask. */
+/**
+ * When a process started; undefined when there is no such process, when it has ended and only waits for its parent
+ * to ask how (a zombie holds nothing), or when there is no way to ask.
+ */
 export function startTime(pid: number | "self"): string | undefined {
-  const stat = readText(`/proc/${pid}/stat`);
-  if (stat !== undefined) return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
-  if (process.platform === "linux") return undefined;
-  const ps = Bun.spawnSync(["/bin/ps", "-o", "lstart=", "-p", String(pid === "self" ? process.pid : pid)]);
-  return ps.stdout.toString().trim() || undefined;
+  if (process.platform === "linux") {
+    const stat = readText(`/proc/${pid}/stat`);
+    const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return fields === undefined || ENDED.has(fields[0]!) ? undefined : fields[19];
+  }
+  const { stdout } = Bun.spawnSync(
+    ["/bin/ps", "-o", "stat=,lstart=", "-p", String(pid === "self" ? process.pid : pid)],
+    { env: { LC_ALL: "C", TZ: "UTC0" } }, // two processes must read the same time alike
+  );
+  const [, state, started] = /^(\S+)\s+(.+?)\s*$/.exec(stdout.toString().trim()) ?? [];
+  return state?.startsWith("Z") ? undefined : started;
 }
+
+/** States of a process that is no more: zombie, dead, proc_pid_stat(5). */
+const ENDED = new Set(["Z", "X", "x"]);
 
 /** The record of this process, which holds a lock from now on. */
 export function newRecord({
@@ -95,6 +107,9 @@ export function newRecord({
 }
 
 const encoder = new TextEncoder();
+
+/** `pid_t` is a signed 32-bit integer. */
+const PID_MAX = 0x7fff_ffff;
 
 /** The bytes of a lock file: the pid alone on line 1, as every pidfile tool reads it, and the record on line 2. */
 export function encodeRecord(record: HolderRecord): Uint8Array {
@@ -115,7 +130,7 @@ export interface WrittenRecord {
 export function parseLockFile(text: string): WrittenRecord {
   const [first = "", second = ""] = text.split("\n", 2);
   const pid = /^\d{1,10}$/.test(first.trim()) ? Number(first) : 0;
-  return pid < 1 ? { record: {} } : { pid, record: parseRecord(second) };
+  return pid < 1 || pid > PID_MAX ? { record: {} } : { pid, record: parseRecord(second) };
 }
 
 /** @param startedAt what tells when a process started */
@@ -174,6 +189,8 @@ function isAlive(
   if (record.boot !== here.boot) return record.host === here.host ? false : undefined;
   if (record.pidns !== here.pidns) return undefined;
   const started = startedAt(pid);
-  if (started === undefined) return typeof lstat(`/proc/${pid}`) === "number" ? false : undefined;
-  return record.started === undefined ? undefined : record.started === started;
+  if (started !== undefined) return record.started === undefined ? undefined : record.started === started;
+  // Another user's process may be hidden from us (`hidepid`, proc(5)), a zombie is not.
+  if (!processExists(pid)) return false;
+  return readText(`/proc/${pid}/stat`) === undefined && process.platform === "linux" ? undefined : false;
 }

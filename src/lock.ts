@@ -5,7 +5,8 @@ import type { Holder } from "./holder.ts";
 import { inform, type Logger } from "./log.ts";
 import { callerName, checkName, lineName, slotName } from "./name.ts";
 import { FileLease, FileStore } from "./store/file.ts";
-import type { Lease, Request, Store } from "./store/store.ts";
+import { isIgnored } from "./store/signals.ts";
+import type { Lease, LockStatus, Request, Store } from "./store/store.ts";
 
 /** What a lock is. */
 export interface LockOptions {
@@ -47,14 +48,33 @@ export interface AcquireOptions {
 // Released when the program exits in the middle of a scope, so that no file stays behind.
 const held = new Set<FileLease>();
 let watchingExit = false;
+let watchingSignals = false;
+
+function releaseAll(): void {
+  for (const lease of held) lease.releaseSync();
+}
 
 function releaseAtExit(lease: FileLease): void {
   held.add(lease);
   if (watchingExit) return;
   watchingExit = true;
-  process.on("exit", () => {
-    for (const lease of held) lease.releaseSync();
-  });
+  process.on("exit", releaseAll);
+}
+
+function releaseAtSignals(): void {
+  if (watchingSignals) return;
+  watchingSignals = true;
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    if (isIgnored(signal)) continue;
+    const die = () => {
+      if (process.listenerCount(signal) > 1) return; // the program's own handler decides
+      releaseAll();
+      process.off(signal, die);
+      process.kill(process.pid, signal);
+    };
+    // Before all others: a handler that the program has set for once is gone when its turn is over.
+    process.prependListener(signal, die);
+  }
 }
 
 /** A named lock. While one process holds it, no other does. */
@@ -105,7 +125,7 @@ export class Lock implements Disposable, AsyncDisposable {
       const lease = store.tryAcquireSync(this.#request(name));
       if (lease !== undefined) return this.#hold(lease);
     }
-    return this.#refuse(store.recordedHolder(this.#places()[0]!));
+    return this.#refuse(holderOf(store.statusSync(this.#places()[0]!)));
   }
 
   /**
@@ -121,7 +141,7 @@ export class Lock implements Disposable, AsyncDisposable {
     if (lease !== undefined) return this.#hold(lease);
     const timeout = options.timeout === undefined ? undefined : milliseconds(options.timeout);
     if (timeout === 0 || (timeout === undefined && !options.wait)) return this.#refuse(await this.holder());
-    return this.#hold(await this.#wait(timeout, options));
+    return this.#hold(await this.#wait(timeout === Number.POSITIVE_INFINITY ? undefined : timeout, options));
   }
 
   /** Gives the lock back; does nothing when it is not held. */
@@ -130,16 +150,18 @@ export class Lock implements Disposable, AsyncDisposable {
     if (lease === undefined) return;
     if (!(lease instanceof FileLease))
       throw new TypeError("releaseSync() needs a store of this machine: use release()");
+    this.#letGo();
     lease.releaseSync();
-    this.#released();
+    this.#tellReleased(lease);
   }
 
   /** Gives the lock back; does nothing when it is not held. */
   async release(): Promise<void> {
     const lease = this.#lease;
     if (lease === undefined) return;
+    this.#letGo(); // before the store knows: once it does, this object may have the lock again
     await lease.release();
-    this.#released();
+    this.#tellReleased(lease);
   }
 
   [Symbol.dispose](): void {
@@ -153,28 +175,23 @@ export class Lock implements Disposable, AsyncDisposable {
   /** Who holds the lock, as far as the record and the OS can say; null when nobody does. */
   async holder(): Promise<Holder | null> {
     for (const name of this.#places()) {
-      const { state, holder } = await this.#store.status(name);
-      if (state !== "free") return holder ?? {};
+      const holder = holderOf(await this.#store.status(name));
+      if (holder !== undefined) return holder;
     }
     return null;
   }
 
   /**
    * Takes the lock for the rest of the program: it is released when the program exits, in whatever way.
-   * Signals keep their default effect; a program that handles SIGINT, SIGTERM or SIGHUP itself goes on doing so.
+   * Signals keep their default effect; a program that handles SIGINT, SIGTERM or SIGHUP itself goes on doing so, and
+   * one that was started ignoring them too. As with every handler in JavaScript, such a signal has its effect when
+   * the program next comes back to its event loop.
    * @throws {CannotAcquireLock} when it is held
+   * @throws {LockFileError} when the lock file cannot be made or locked
    */
   forever(): this {
     this.acquireSync();
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      const die = () => {
-        if (process.listenerCount(signal) > 1) return; // the program's own handler decides
-        this.releaseSync();
-        process.off(signal, die);
-        process.kill(process.pid, signal);
-      };
-      process.on(signal, die);
-    }
+    releaseAtSignals();
     return this;
   }
 
@@ -205,7 +222,7 @@ export class Lock implements Disposable, AsyncDisposable {
     try {
       return await this.#waitAny(AbortSignal.any(signals), coalesce);
     } catch (error) {
-      if (given?.aborted || !deadline?.aborted) throw error;
+      if (deadline === undefined || error !== deadline.reason) throw error;
       return this.#refuse((await this.holder()) ?? undefined, timeout);
     }
   }
@@ -234,6 +251,11 @@ export class Lock implements Disposable, AsyncDisposable {
   }
 
   #hold(lease: Lease): this {
+    if (this.#lease !== undefined) {
+      // Only where many may hold the lock: a second place for one object would be a place that nobody gives back.
+      lease.release().catch(() => {});
+      return this.#refuse({ pid: process.pid, alive: true, mode: this.#request(this.name).mode });
+    }
     this.#lease = lease;
     this.#lockfile = lease.place;
     if (lease instanceof FileLease) releaseAtExit(lease);
@@ -241,11 +263,14 @@ export class Lock implements Disposable, AsyncDisposable {
     return this;
   }
 
-  #released(): void {
+  #letGo(): void {
     const lease = this.#lease;
     this.#lease = undefined;
     if (lease instanceof FileLease) held.delete(lease);
-    inform(this.#options.logger, () => `released '${printable(this.name)}' (${printable(this.#lockfile)})`);
+  }
+
+  #tellReleased({ place }: Lease): void {
+    inform(this.#options.logger, () => `released '${printable(this.name)}' (${printable(place)})`);
   }
 
   #refuse(holder: Holder | null | undefined, waited?: number): never {
@@ -257,6 +282,10 @@ export class Lock implements Disposable, AsyncDisposable {
     process.exit(1);
   }
 }
+
+/** Who holds a lock of which this is known; undefined when nobody does. */
+const holderOf = ({ state, holder }: LockStatus): Holder | undefined =>
+  state === "free" ? undefined : (holder ?? {});
 
 /** The first that succeeds; the others are given up, and what they got in the same moment is given back. */
 async function firstOf(

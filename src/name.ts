@@ -92,14 +92,19 @@ export function defaultDirectory(): string {
 // biome-ignore lint/complexity/noBannedTypes: what Error.captureStackTrace takes, which may be a class
 type Callable = Function;
 
+/** Where the files are that `bun build --compile` puts into a program. */
+const BUNDLE = "/$bunfs/";
+
 /**
  * The default name: the absolute path of the file that called `below`; in a compiled program, where the
  * caller's file is inside the bundle, the real path of the executable.
  */
 export function callerName(below: Callable): string {
   const file = callerFile(below);
-  if (file === undefined || file.startsWith("/$bunfs/")) return process.execPath;
-  return file.startsWith("file://") ? Bun.fileURLToPath(file) : file;
+  if (file?.startsWith("file://")) return Bun.fileURLToPath(file);
+  // In a bundle with a source map the file is what it was called when it was built, relative to somewhere.
+  if (file?.startsWith("/") && !file.startsWith(BUNDLE)) return file;
+  return Bun.main.startsWith(BUNDLE) ? process.execPath : Bun.main;
 }
 
 function callerFile(below: Callable): string | undefined {

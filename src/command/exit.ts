@@ -38,6 +38,6 @@ export function statusOfError(error: unknown): number | undefined {
   if (error instanceof StoreError) return EXIT.UNAVAILABLE;
   if (error instanceof CommandError) return error.status;
   if (error instanceof LockFileError)
-    return error.operation === "open" || error.operation === "fstat" ? EXIT.CANNOT_CREATE : EXIT.IO_ERROR;
+    return error.operation === "open" && error.code !== "EIO" ? EXIT.CANNOT_CREATE : EXIT.IO_ERROR;
   return undefined;
 }

@@ -30,7 +30,6 @@ export const SIG = {
   WINCH: 28,
 } as const;
 
-const SIG_IGN = 1;
 const RLIMIT_CORE = 4;
 
 const c = libc({
@@ -92,14 +91,6 @@ export function send(pid: number, signal: number): void {
 /** The default action for a signal. A pending one whose default is to be ignored is gone with this, sigaction(2). */
 export function setDefault(signal: number): void {
   c.signal!(signal, null);
-}
-
-/** Was this signal ignored when we were started? */
-export function ignored(name: "SIGINT" | "SIGTERM" | "SIGHUP"): boolean {
-  const signal = SIG[name.slice(3) as "INT" | "TERM" | "HUP"];
-  const action = c.signal!(signal, null);
-  c.signal!(signal, action);
-  return action === SIG_IGN;
 }
 
 /** Is this process the leader of its session? A terminal that goes away tells its leader alone. */

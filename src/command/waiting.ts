@@ -4,9 +4,9 @@ import { printable } from "../errors.ts";
 import type { Holder } from "../holder.ts";
 import type { Lock } from "../lock.ts";
 import { write } from "../store/kernel.ts";
+import { isIgnored } from "../store/signals.ts";
 import { type Log, spoken } from "./say.ts";
 import { byWhom } from "./show.ts";
-import { ignored } from "./signals.ts";
 
 /** A wait that is over sooner is not worth a line. */
 const PATIENCE_MS = 150;
@@ -59,7 +59,7 @@ export function showWaiting(lock: Lock, timeout: string | undefined, log: Log): 
 /** A signal that ends us leaves a clean line behind. One that we were started ignoring stays ignored, for the command too. */
 function eraseBeforeDeath(): () => void {
   const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const)
-    .filter((signal) => !ignored(signal))
+    .filter((signal) => !isIgnored(signal))
     .map((signal) => {
       const die = () => {
         process.off(signal, die);

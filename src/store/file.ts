@@ -11,6 +11,7 @@ import {
   type WrittenRecord,
 } from "../holder.ts";
 import { defaultDirectory, fileName, nameFits } from "../name.ts";
+import { listDirectory, statusOf } from "./inspect.ts";
 import * as kernel from "./kernel.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
 
@@ -29,6 +30,9 @@ const NAME_RECORDED_MAX = 4096;
 const SECOND_LOOKS = 5;
 const SECOND_LOOK_MS = 2;
 
+/** So often another file at the path is bad luck; from here on it is a file system that has no lasting inode numbers. */
+const OTHER_FILES_MAX = 1000;
+
 export interface FileStoreOptions {
   /** Directory of the lock files. Default: see `defaultDirectory`. */
   dir?: string | undefined;
@@ -36,6 +40,15 @@ export interface FileStoreOptions {
   keep?: boolean | undefined;
   /** Lock this existing file or directory as it is, instead of one named after the lock. */
   file?: string | undefined;
+}
+
+/** What becomes of a lock file when its holder leaves. */
+interface Leaving {
+  mode: Mode;
+  /** Left in place, emptied. */
+  keep: boolean;
+  /** It is not a lock file of ours: never written, never deleted. */
+  named: boolean;
 }
 
 /** A lock held through an open file. */
@@ -47,44 +60,65 @@ export class FileLease implements Lease {
     /** The descriptor that holds the lock, until it is released. */
     public fd: number,
     private readonly identity: kernel.FileStatus,
-    private readonly options: FileStoreOptions,
-    private record: HolderRecord | undefined,
-  ) {}
+    private readonly leaving: Leaving,
+    /** What the file says of us; undefined where it is not ours to write. */
+    private readonly record: HolderRecord | undefined,
+  ) {
+    if (this.#write() < 0) this.#empty(); // of a record cut short, or that of somebody before us, nothing stays
+  }
 
   /** Adds the wrapped command's pid to the record. */
   recordCommand(pid: number): void {
     if (this.record === undefined) return;
     this.record.command = pid;
-    kernel.pwrite(this.fd, encodeRecord(this.record));
+    this.#write();
   }
 
   /**
    * Gives the lock back: while still holding, removes the path if it is still our file; then unlocks; then
    * closes. Unlocking is said aloud (close would do for us alone) because a command that we started, and
-   * whatever it left behind, has the same open file.
+   * whatever it left behind, has the same open file. Nothing that goes wrong with the file keeps the lock.
    */
   releaseSync(): void {
     if (this.#released) return;
     this.#released = true;
-    if (this.record !== undefined) this.#leaveFile(this.record.mode);
-    kernel.flock(this.fd, LOCK.UN);
-    kernel.close(this.fd);
-  }
-
-  #leaveFile(mode: Mode): void {
-    // The last of many readers removes the file: only it gets the lock for itself. To ask converts our lock,
-    // which flock(2) does by giving it up first; that is no loss, as we are leaving.
-    if (mode === "shared" && kernel.flock(this.fd, LOCK.EX | LOCK.NB) < 0) return;
-    if (this.options.keep) {
-      kernel.ftruncate(this.fd, 0);
-      return;
+    try {
+      if (!this.leaving.named) this.#leaveFile();
+    } finally {
+      kernel.flock(this.fd, LOCK.UN);
+      kernel.close(this.fd);
     }
-    const now = kernel.lstat(this.place);
-    if (typeof now !== "number" && kernel.sameFile(now, this.identity)) kernel.unlink(this.place);
   }
 
   async release(): Promise<void> {
     this.releaseSync();
+  }
+
+  #leaveFile(): void {
+    // The last of many readers removes the file: only it gets the lock for itself. To ask converts our lock,
+    // which flock(2) does by giving it up first; that is no loss, as we are leaving.
+    if (this.leaving.mode === "shared" && kernel.flock(this.fd, LOCK.EX | LOCK.NB) < 0) return;
+    const now = kernel.lstat(this.place);
+    if (typeof now === "number" || !kernel.sameFile(now, this.identity)) return;
+    // A file that we may not delete stays, and is as good for the next holder: but it must not name us.
+    if (this.leaving.keep || kernel.unlink(this.place) < 0) this.#empty();
+  }
+
+  /**
+   * Writes the record. A full disk, or a disk that fails, costs us the record, not the lock. What was there is cut
+   * off afterwards, so that no reader finds an empty file, and because ext4 puts a file that was emptied and written
+   * on the disk as soon as it is closed; among readers of a shared lock not at all, as it may by
+   * now be another's longer record (a reader looks at the first two lines only).
+   */
+  #write(): number {
+    if (this.record === undefined) return 0;
+    const bytes = encodeRecord(this.record);
+    const written = kernel.pwrite(this.fd, bytes);
+    return written < 0 || this.leaving.mode === "shared" ? written : kernel.ftruncate(this.fd, bytes.length);
+  }
+
+  #empty(): void {
+    if (this.record !== undefined) kernel.ftruncate(this.fd, 0);
   }
 }
 
@@ -94,13 +128,14 @@ export class FileStore implements Store {
   readonly dir: string;
 
   constructor(options: FileStoreOptions = {}) {
-    this.#options = options;
-    this.dir = options.dir ?? defaultDirectory();
+    const { dir, file } = options;
+    this.#options = { ...options, file: file && absolute(file) };
+    this.dir = absolute(dir ?? defaultDirectory());
   }
 
   place(name: string): string {
     if (this.#options.file !== undefined) return this.#options.file;
-    return `${this.dir === "/" ? "" : this.dir.replace(/(?<=.)\/+$/, "")}/${fileName(name)}`;
+    return `${this.dir.replace(/\/+$/, "")}/${fileName(name)}`;
   }
 
   async tryAcquire(request: Request): Promise<FileLease | undefined> {
@@ -113,25 +148,23 @@ export class FileStore implements Store {
    */
   tryAcquireSync(request: Request): FileLease | undefined {
     const path = this.place(request.name);
-    for (let look = 0; ; ) {
+    let looks = 0;
+    for (let others = 0; ; ) {
       const file = this.#open(path);
-      const locked = kernel.flock(file.fd, operation(request.mode) | LOCK.NB);
-      if (locked === -E.EAGAIN) {
-        // `status` looks at a lock by taking it for a moment where the OS has no better answer, and a process
-        // that is being killed needs a moment to be gone. A holder whose record stands is believed at once.
-        const holder = look < SECOND_LOOKS ? readHolder(file.fd) : undefined;
-        kernel.close(file.fd);
-        if (look++ >= SECOND_LOOKS || (holder?.pid !== undefined && holder.alive !== false)) return undefined;
-        Bun.sleepSync(SECOND_LOOK_MS);
-        continue;
-      }
       let lease: FileLease | undefined;
       try {
-        lease = this.#accept(file, locked, path, request);
-        if (lease !== undefined) return lease;
+        const locked = kernel.flock(file.fd, operation(request.mode) | LOCK.NB);
+        if (locked !== -E.EAGAIN) {
+          lease = this.#accept(file, locked, path, request);
+          if (lease !== undefined) return lease;
+          if (++others > OTHER_FILES_MAX) throw ofChangingFile(path);
+          continue;
+        }
+        if (looks++ >= SECOND_LOOKS || isBelieved(readHolder(file.fd), request.mode)) return undefined;
       } finally {
         if (lease === undefined) kernel.close(file.fd);
       }
+      Bun.sleepSync(SECOND_LOOK_MS);
     }
   }
 
@@ -150,7 +183,8 @@ export class FileStore implements Store {
     using waiter = new Waiter();
     const open: number[] = []; // the newest file last
     try {
-      for (;;) {
+      for (let others = 0; ; others++) {
+        if (others > OTHER_FILES_MAX) throw ofChangingFile(path);
         signal?.throwIfAborted();
         const file = this.#open(path);
         open.push(file.fd);
@@ -183,7 +217,7 @@ export class FileStore implements Store {
     const named = this.#options.file !== undefined;
     const { Waiter } = await import("./waiter.ts");
     using waiter = new Waiter();
-    for (;;) {
+    for (let others = 0; ; ) {
       signal?.throwIfAborted();
       const { fd } = named ? openExisting(path) : openPresent(path);
       if (fd === -E.ENOENT) return;
@@ -192,33 +226,25 @@ export class FileStore implements Store {
         const locked = await waiter.flock(fd, LOCK.EX, signal);
         if (locked === -E.EINTR) continue;
         if (locked < 0) throw lockError(path, -locked);
-        const ours = kernel.fstat(fd);
-        const now = kernel.lstat(path);
-        if (named || now === -E.ENOENT) return;
-        // Another file is there now: somebody has the lock of that one.
-        if (typeof now !== "number" && typeof ours !== "number" && kernel.sameFile(now, ours)) return;
+        if (named || isStillAt(path, statusOfOpen(fd, path)) !== "another") return;
+        // Somebody has the lock of the file that is there now.
+        if (++others > OTHER_FILES_MAX) throw ofChangingFile(path);
       } finally {
         kernel.close(fd);
       }
     }
   }
 
-  /** Who holds the lock by its record. */
-  recordedHolder(name: string): Holder | undefined {
-    const fd = kernel.open(this.place(name), O.RDONLY | SAFE);
-    if (fd < 0) return undefined;
-    const holder = readHolder(fd);
-    kernel.close(fd);
-    return holder;
-  }
-
-  async status(name: string): Promise<LockStatus> {
-    const { statusOf } = await import("./inspect.ts");
+  /** What is known of one lock. */
+  statusSync(name: string): LockStatus {
     return statusOf(this.place(name), name, this.#options.file !== undefined);
   }
 
+  async status(name: string): Promise<LockStatus> {
+    return this.statusSync(name);
+  }
+
   async list(): Promise<LockStatus[]> {
-    const { listDirectory } = await import("./inspect.ts");
     return listDirectory(this.dir);
   }
 
@@ -226,16 +252,20 @@ export class FileStore implements Store {
 
   /** Opens the lock's file, and makes it where it is absent. */
   #open(path: string): OpenFile {
-    const found = this.#options.file !== undefined ? openExisting(path) : openLockFile(path);
-    if (found.fd < 0) throw openError(path, -found.fd, this.#options.file !== undefined);
-    const status = kernel.fstat(found.fd);
-    const fault =
-      typeof status === "number"
-        ? kernel.errorText(-status)
-        : this.#options.file === undefined && notOurs(status);
-    if (typeof status !== "number" && !fault) return { ...found, status };
-    kernel.close(found.fd);
-    throw new LockFileError(`cannot lock ${printable(path)}: ${fault}`, "EINVAL", "fstat", path);
+    const named = this.#options.file !== undefined;
+    const { fd, access } = named ? openExisting(path) : openLockFile(path);
+    if (fd < 0) throw openError(path, -fd, named);
+    try {
+      const status = statusOfOpen(fd, path);
+      const fault = named ? undefined : notOurs(status);
+      if (fault !== undefined)
+        throw new LockFileError(`cannot lock ${printable(path)}: ${fault}`, "EINVAL", "open", path);
+      const ours = access === "made" || (access === "written" && status.uid === process.geteuid?.());
+      return { fd, status, ours };
+    } catch (error) {
+      kernel.close(fd);
+      throw error;
+    }
   }
 
   /**
@@ -245,52 +275,90 @@ export class FileStore implements Store {
    */
   #accept(file: OpenFile, result: number, path: string, request: Request): FileLease | undefined {
     if (result < 0) throw lockError(path, -result);
-    if (this.#options.file !== undefined)
-      return new FileLease(path, file.fd, file.status, this.#options, undefined);
-    const now = kernel.lstat(path);
-    if (typeof now === "number" || !kernel.sameFile(now, file.status)) return undefined;
-    const record = newRecord(request);
-    if (!nameFits(request.name) && request.name.length <= NAME_RECORDED_MAX) record.name = request.name;
-    if (file.writable) {
-      // Cut to its length afterwards: a file that was emptied and written, ext4 puts on the disk as soon as it is closed.
-      const written = kernel.pwrite(file.fd, encodeRecord(record));
-      kernel.ftruncate(file.fd, Math.max(0, written)); // a full disk costs us the record, not the lock
-    }
-    return new FileLease(path, file.fd, file.status, this.#options, record);
+    const { mode } = request;
+    const leaving = { mode, keep: this.#options.keep ?? false, named: this.#options.file !== undefined };
+    if (leaving.named) return new FileLease(path, file.fd, file.status, leaving, undefined);
+    if (isStillAt(path, file.status) !== "same") return undefined;
+    // Left behind by a process of another user, whose file we do not write into. Where we may, we delete it and start
+    // again with a file of our own: not with a shared lock, as only he who is alone may delete.
+    if (!file.ours && mode === "exclusive" && !leaving.keep && kernel.unlink(path) === 0) return undefined;
+    const record = file.ours ? newRecord(request) : undefined;
+    if (record && !nameFits(request.name) && request.name.length <= NAME_RECORDED_MAX)
+      record.name = request.name;
+    return new FileLease(path, file.fd, file.status, leaving, record);
   }
 }
 
 interface OpenFile {
   fd: number;
-  writable: boolean;
+  /** May we write into it? */
+  ours: boolean;
   status: kernel.FileStatus;
+}
+
+/** How a file was opened. */
+type Access = "made" | "written" | "read";
+
+/** A path that means the same after a change of directory. */
+function absolute(path: string): string {
+  if (path.startsWith("/")) return path;
+  return (require("node:path") as typeof import("node:path")).resolve(path);
+}
+
+/**
+ * Is the lock held, as its record says? `status` looks at a lock by taking it for a moment where the OS has no
+ * better answer; a process that is being killed needs a moment to be gone; a reader that leaves takes the lock for
+ * itself to see whether it is the last one. None of these is a holder: who finds no living one looks again.
+ */
+function isBelieved(holder: Holder, wanted: Mode): boolean {
+  if (holder.pid === undefined || holder.alive === false) return false;
+  return wanted === "exclusive" || holder.mode !== "shared";
 }
 
 const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
 
-/**
- * Opens without O_CREAT first: in a sticky directory Linux refuses O_CREAT on another user's file
- * (`fs.protected_regular`, proc_sys_fs(5)). Creates with O_EXCL: two makers must not get two files.
- */
-function openLockFile(path: string): { fd: number; writable: boolean } {
-  for (;;) {
+/** Opens a lock file, and makes it where it is absent: with O_EXCL, as two makers must not get two files. */
+function openLockFile(path: string): { fd: number; access: Access } {
+  for (let others = 0; others <= OTHER_FILES_MAX; others++) {
     const found = openPresent(path);
     if (found.fd !== -E.ENOENT) return found;
     const made = kernel.open(path, O.RDWR | O.CREAT | O.EXCL | SAFE);
-    if (made !== -E.EEXIST) return { fd: made, writable: true };
+    if (made !== -E.EEXIST) return { fd: made, access: "made" };
   }
+  throw ofChangingFile(path);
 }
 
-function openPresent(path: string): { fd: number; writable: boolean } {
+/**
+ * Opens a lock file that is there. Never with O_CREAT: in a sticky directory Linux refuses that on another user's
+ * file (`fs.protected_regular`, proc_sys_fs(5)).
+ */
+function openPresent(path: string): { fd: number; access: Access } {
   const fd = kernel.open(path, O.RDWR | SAFE);
   // flock(2) asks for no more than an open file: one that is another user's can be locked without being written.
-  if (fd !== -E.EACCES && fd !== -E.EROFS) return { fd, writable: true };
-  return { fd: kernel.open(path, O.RDONLY | SAFE), writable: false };
+  if (fd !== -E.EACCES && fd !== -E.EPERM && fd !== -E.EROFS) return { fd, access: "written" };
+  return { fd: kernel.open(path, O.RDONLY | SAFE), access: "read" };
 }
 
 /** A file or directory that the user named: followed through links as any path, never created, never written. */
-function openExisting(path: string): { fd: number; writable: boolean } {
-  return { fd: kernel.open(path, O.RDONLY | O.CLOEXEC | O.NONBLOCK), writable: false };
+function openExisting(path: string): { fd: number; access: Access } {
+  return { fd: kernel.open(path, O.RDONLY | O.CLOEXEC | O.NONBLOCK), access: "read" };
+}
+
+function statusOfOpen(fd: number, path: string): kernel.FileStatus {
+  const status = kernel.fstat(fd);
+  if (typeof status === "number") throw failed("look at", path, "fstat", -status);
+  return status;
+}
+
+/**
+ * Is this file the one at the path?
+ * @throws {LockFileError} when that cannot be seen: it is no sign that the file is gone
+ */
+function isStillAt(path: string, file: kernel.FileStatus): "same" | "another" | "gone" {
+  const now = kernel.lstat(path);
+  if (typeof now !== "number") return kernel.sameFile(now, file) ? "same" : "another";
+  if (now === -E.ENOENT) return "gone";
+  throw failed("look at", path, "lstat", -now);
 }
 
 /** Why a file in the lock's place is not a lock file of ours. */
@@ -312,22 +380,30 @@ function openError(path: string, errno: number, named: boolean): LockFileError {
     [E.EISDIR]: "a directory is in its place; remove it or use another --dir",
     [E.ENAMETOOLONG]: "name a directory with a shorter path, without NUL bytes",
   };
-  const hint = advice[errno];
+  let hint = advice[errno];
+  const there = errno === E.EACCES ? kernel.lstat(path) : -1;
+  if (typeof there !== "number")
+    hint = `it is a file of the user with id ${there.uid}, who lets nobody else read it; use another --dir`;
+  return failed("open", path, "open", errno, hint);
+}
+
+/** A file that cannot be used, by the name of the system call and its errno. */
+function failed(doing: string, path: string, operation: string, errno: number, hint?: string): LockFileError {
   return new LockFileError(
-    `cannot open ${printable(path)}: ${kernel.errorText(errno)}${hint ? ` (${hint})` : ""}`,
+    `cannot ${doing} ${printable(path)}: ${kernel.errorText(errno)}${hint ? ` (${hint})` : ""}`,
     kernel.errorName(errno),
-    "open",
+    operation,
     path,
   );
 }
 
 function lockError(path: string, errno: number): LockFileError {
-  return new LockFileError(
-    `cannot lock ${printable(path)}: ${kernel.errorText(errno)} (does this file system have locks? try exclusive doctor)`,
-    kernel.errorName(errno),
-    "flock",
-    path,
-  );
+  return failed("lock", path, "flock", errno, "does this file system have locks? try exclusive doctor");
+}
+
+function ofChangingFile(path: string): LockFileError {
+  const what = "each look finds another file there (has this file system lasting inode numbers?)";
+  return new LockFileError(`cannot lock ${printable(path)}: ${what}`, "ESTALE", "lstat", path);
 }
 
 /** What stands in an open lock file, as far as it can be read. */

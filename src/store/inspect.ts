@@ -104,16 +104,21 @@ export function statusOf(path: string, name: string, named = false, look = new L
     if (fd >= 0) file = kernel.fstat(fd);
     if (typeof file === "number") throw cannot("look at", path, -file, "fstat");
     const lock = look.locks.get(fileKey(file));
-    const mode = lock?.mode ?? (fd < 0 ? undefined : askByTaking(fd));
+    const seen: Seen = lock
+      ? { state: "held", mode: lock.mode }
+      : fd < 0
+        ? { state: "unknown" }
+        : askByTaking(fd);
+    const { state, mode } = seen;
     const cut = !named && !nameFits(name);
-    if (mode === undefined && !cut) return fd < 0 ? { ...free, state: "unknown" } : free;
+    if (mode === undefined && !cut) return { ...free, state };
     const written: WrittenRecord = fd < 0 || !file.regular || named ? { record: {} } : readRecord(fd);
     const [holder, ...others] = holders(written, mode ?? "exclusive", lock, file.ino, look);
     const whole = written.record.name;
     return {
       // The record may say anything. The hash in the file's name proves it.
       name: whole !== undefined && path.endsWith(`/${fileName(whole)}`) ? whole : name,
-      state: mode !== undefined ? "held" : fd < 0 ? "unknown" : "free",
+      state,
       lockfile: path,
       ...(mode && { holder, waiters: lock?.waiters }),
       ...(others.length > 0 && { others }),
@@ -123,15 +128,23 @@ export function statusOf(path: string, name: string, named = false, look = new L
   }
 }
 
+/** Whether and how a lock is held. */
+interface Seen {
+  state: LockStatus["state"];
+  mode?: Mode;
+}
+
 /**
  * How the lock is held, found out by taking it for a moment: the only way without /proc/locks. Whoever wants
  * the lock in that moment looks again (`FileStore.tryAcquireSync`).
  */
-function askByTaking(fd: number): Mode | undefined {
-  if (kernel.flock(fd, LOCK.SH | LOCK.NB) === -E.EAGAIN) return "exclusive";
-  const shared = kernel.flock(fd, LOCK.EX | LOCK.NB) === -E.EAGAIN;
+function askByTaking(fd: number): Seen {
+  const shared = kernel.flock(fd, LOCK.SH | LOCK.NB);
+  if (shared < 0) return shared === -E.EAGAIN ? { state: "held", mode: "exclusive" } : { state: "unknown" };
+  const alone = kernel.flock(fd, LOCK.EX | LOCK.NB);
   kernel.flock(fd, LOCK.UN);
-  return shared ? "shared" : undefined;
+  if (alone < 0) return alone === -E.EAGAIN ? { state: "held", mode: "shared" } : { state: "unknown" };
+  return { state: "free" };
 }
 
 /** Who holds the lock. `alive` says whether the process of that pid is the one that took it, not what the record says. */

@@ -30,7 +30,9 @@ export const LOCK = { SH: 1, EX: 2, NB: 4, UN: 8 } as const;
 /** The error numbers that somebody compares with. */
 export const E = linux
   ? {
+      EPERM: 1,
       ENOENT: 2,
+      ESRCH: 3,
       EINTR: 4,
       ENOEXEC: 8,
       EBADF: 9,
@@ -43,7 +45,9 @@ export const E = linux
       ELOOP: 40,
     }
   : {
+      EPERM: 1,
       ENOENT: 2,
+      ESRCH: 3,
       EINTR: 4,
       ENOEXEC: 8,
       EBADF: 9,
@@ -84,7 +88,9 @@ const errnoLocation = linux ? "__errno_location" : "__error";
 // Variadic arguments travel on the stack on Apple arm64, where a C function of fixed arguments looks for the
 // ninth one: six fillers put `mode` where `open(2)` will find it. Elsewhere a variadic call is an ordinary one.
 const appleArm = !linux && arm;
-const readdirName = linux || arm ? "readdir" : "readdir$INODE64";
+// On macOS for Intel the functions of the present `struct dirent` and `struct stat` have names of their own: stat(2).
+const suffix = linux || arm ? "" : "$INODE64";
+const [opendirName, readdirName] = [`opendir${suffix}`, `readdir${suffix}`];
 const openArguments = appleArm
   ? (["ptr", "i32", "u64", "u64", "u64", "u64", "u64", "u64", "u64"] as const)
   : (["ptr", "i32", "u32"] as const);
@@ -99,10 +105,11 @@ const c = libc({
   pread: { args: ["i32", "ptr", "u64", "i64"], returns: "i64" },
   write: { args: ["i32", "ptr", "u64"], returns: "i64" },
   unlink: { args: ["ptr"], returns: "i32" },
+  kill: { args: ["i32", "i32"], returns: "i32" },
   readlink: { args: ["ptr", "ptr", "u64"], returns: "i64" },
   access: { args: ["ptr", "i32"], returns: "i32" },
   strerror: { args: ["i32"], returns: "ptr" },
-  opendir: { args: ["ptr"], returns: "ptr" },
+  [opendirName]: { args: ["ptr"], returns: "ptr" },
   [readdirName]: { args: ["ptr"], returns: "ptr" },
   closedir: { args: ["ptr"], returns: "i32" },
   ...statFunctions(),
@@ -136,10 +143,21 @@ export function open(path: string, flags: number, mode = 0o644): number {
 }
 
 export const close = (fd: number): number => checked(c.close!(fd));
-export const flock = (fd: number, operation: number): number => checked(c.flock!(fd, operation));
+
+/** `flock(2)`, for operations that do not wait: if a signal interrupts one (NFS, FUSE) it is tried again. */
+export function flock(fd: number, operation: number): number {
+  for (;;) {
+    const result = checked(c.flock!(fd, operation));
+    if (result !== -E.EINTR) return result;
+  }
+}
+
 export const ftruncate = (fd: number, length: number): number => checked(c.ftruncate!(fd, length));
 export const unlink = (path: string): number =>
   usePath(path) ? checked(c.unlink!(pathAddress)) : -E.ENAMETOOLONG;
+
+/** Is there a process with this pid? `kill(2)` with signal 0, which asks and sends nothing. */
+export const processExists = (pid: number): boolean => checked(c.kill!(pid, 0)) !== -E.ESRCH;
 
 /** `access(2)` with `W_OK | X_OK`: may files be made in this directory? */
 export const writableDirectory = (path: string): boolean =>
@@ -223,7 +241,7 @@ const NAME_OFFSET = linux ? 19 : 21;
 /** The names in a directory but `.` and `..`, or minus the errno. */
 export function readDirectory(path: string): string[] | number {
   if (!usePath(path)) return -E.ENAMETOOLONG;
-  const stream = c.opendir!(pathAddress);
+  const stream = c[opendirName]!(pathAddress);
   if (!stream) return checked(-1);
   const names: string[] = [];
   for (let entry = c[readdirName]!(stream); entry; entry = c[readdirName]!(stream)) {
@@ -234,7 +252,7 @@ export function readDirectory(path: string): string[] | number {
   return names;
 }
 
-/** Which file this is, and what kind. `key` is equal for two files when device and inode are. */
+/** Which file this is, and what kind. */
 export interface FileStatus {
   regular: boolean;
   directory: boolean;
@@ -255,14 +273,13 @@ const emptyPath = new Uint8Array(1);
 const SYS_statx = arm ? 291 : 332;
 function statFunctions(): Record<string, FFIFunction> {
   if (linux) return { syscall: { args: ["i32", "i32", "ptr", "i32", "u32", "ptr"], returns: "i32" } };
-  const suffix = arm ? "" : "$INODE64";
   return {
     [`fstat${suffix}`]: { args: ["i32", "ptr"], returns: "i32" },
     [`lstat${suffix}`]: { args: ["ptr", "ptr"], returns: "i32" },
   };
 }
-const fstatDarwin = c.fstat ?? c.fstat$INODE64;
-const lstatDarwin = c.lstat ?? c.lstat$INODE64;
+const fstatDarwin = c[`fstat${suffix}`];
+const lstatDarwin = c[`lstat${suffix}`];
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
