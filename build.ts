@@ -3,6 +3,7 @@
  * and their `dist/SHA256SUMS`; with `--lib` `dist/lib`, what the npm package holds.
  */
 import { rename, rm } from "node:fs/promises";
+import { version } from "./package.json";
 
 /** What a release has, and the Bun that each is made with: fetched by Bun from the npm registry when first needed. */
 const TARGETS = {
@@ -37,10 +38,27 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
     target: "bun",
     minify: true,
     bytecode: true,
+    define: { BUILD_VERSION: JSON.stringify(version), BUILD_COMMIT: JSON.stringify(commit()) },
     compile: { outfile: unfinished, autoloadDotenv: false, autoloadBunfig: false, ...(target && { target }) },
   });
   if (!target?.includes("darwin")) await keepLimits(unfinished);
   await rename(unfinished, outfile); // over a binary that may be running
+}
+
+/** The commit that is built, marked where files differ from it; empty where this is no clone. */
+function commit(): string {
+  const git = (...args: string[]) => {
+    try {
+      return Bun.spawnSync(["git", ...args], { cwd: import.meta.dir, stderr: "ignore" })
+        .stdout.toString()
+        .trim();
+    } catch {
+      return ""; // no git
+    }
+  };
+  // In somebody else's clone, as a package unpacked there, it would be their commit.
+  if (git("rev-parse", "--show-cdup", "--is-inside-work-tree") !== "true") return "";
+  return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*");
 }
 
 /**

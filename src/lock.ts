@@ -107,6 +107,11 @@ export class Lock implements Disposable, AsyncDisposable {
     return this.#lease;
   }
 
+  /** @internal Where the lock lives, for the command that stops its holder. */
+  get store(): Store {
+    return this.#store;
+  }
+
   /** Does this object hold the lock? */
   get held(): boolean {
     return this.#lease !== undefined;

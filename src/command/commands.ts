@@ -13,6 +13,8 @@ export interface CommandEntry {
   summary: string;
   /** What stands behind the options. */
   operands: string;
+  /** Command lines to learn from, each with what it does. */
+  examples: readonly (readonly [line: string, does: string])[];
   load: () => Loaded | Promise<Loaded>;
 }
 
@@ -20,27 +22,91 @@ export const COMMANDS: Record<string, CommandEntry> = {
   run: {
     summary: "run a command while holding a lock",
     operands: "NAME [--] COMMAND [ARG...]",
+    examples: [
+      ["run backup -- ./backup.sh", "refuse while it runs (exit 75)"],
+      ["run --wait backup -- ./backup.sh", "wait for the other one to end"],
+      ["run -t 10m backup -- ./backup.sh", "wait, but not for ever"],
+    ],
     load: () => ({ main: run.run, options: run.OPTIONS }), // not by import(): it is the one that must start fast
   },
   status: {
     summary: "is a lock held, and by whom?",
     operands: "NAME",
+    examples: [
+      ["status backup", "exit 0: held, 1: free, 77: not to be seen"],
+      ["status --json backup | jq .holder", ""],
+    ],
     load: async () => {
       const { status, OPTIONS } = await import("./status.ts");
       return { main: status, options: OPTIONS };
     },
   },
+  list: {
+    summary: "every lock, and who holds it",
+    operands: "",
+    examples: [
+      ["list", "every lock of the directory"],
+      ["list --watch", "as a live table, until Ctrl-C"],
+      ["list --json | jq '.[].holder.pid'", "for programs"],
+    ],
+    load: async () => {
+      const { list, OPTIONS } = await import("./list.ts");
+      return { main: list, options: OPTIONS };
+    },
+  },
+  wait: {
+    summary: "wait until a lock is free",
+    operands: "NAME",
+    examples: [
+      ["wait backup", "until nobody holds it"],
+      ["wait -t 10m backup && ./report.sh", "exit 75: the time ran out"],
+    ],
+    load: async () => {
+      const { wait, OPTIONS } = await import("./wait.ts");
+      return { main: wait, options: OPTIONS };
+    },
+  },
+  stop: {
+    summary: "end the process that holds a lock",
+    operands: "NAME",
+    examples: [
+      ["stop worker", "SIGTERM; SIGKILL after 10 s"],
+      ["stop -s INT -g 1m worker", "SIGINT; SIGKILL after a minute"],
+    ],
+    load: async () => {
+      const { stop, OPTIONS } = await import("./stop.ts");
+      return { main: stop, options: OPTIONS };
+    },
+  },
   path: {
     summary: "where a lock's file is, or would be",
     operands: "NAME",
+    examples: [["path backup", "where its lock file is"]],
     load: async () => {
       const { path, OPTIONS } = await import("./path.ts");
       return { main: path, options: OPTIONS };
     },
   },
+  doctor: {
+    summary: "do locks in a directory do what they must?",
+    operands: "[DIR]",
+    examples: [
+      ["doctor", "the directory that is used when none is named"],
+      ["doctor /mnt/share", "another one"],
+    ],
+    load: async () => {
+      const { doctor, OPTIONS } = await import("./doctor.ts");
+      return { main: doctor, options: OPTIONS };
+    },
+  },
   completion: {
     summary: "print a completion script for a shell",
     operands: "bash|zsh|fish",
+    examples: [
+      ["completion bash > /etc/bash_completion.d/exclusive", ""],
+      ["completion zsh > ~/.zfunc/_exclusive", ""],
+      ["completion fish > ~/.config/fish/completions/exclusive.fish", ""],
+    ],
     load: async () => {
       const { completion, OPTIONS } = await import("./completion.ts");
       return { main: completion, options: OPTIONS };

@@ -13,7 +13,7 @@ import bash from "./completions/exclusive.bash" with { type: "text" };
 import fish from "./completions/exclusive.fish" with { type: "text" };
 import zsh from "./completions/exclusive.zsh" with { type: "text" };
 import { EXIT, UsageError } from "./exit.ts";
-import { nearest, type OptionTable } from "./options.ts";
+import { nearest, type OptionTable, parseOptions } from "./options.ts";
 import { print } from "./say.ts";
 import { SIG } from "./signals.ts";
 
@@ -22,11 +22,11 @@ export const OPTIONS = {} as const;
 const SCRIPTS = { bash, zsh, fish };
 
 export async function completion(args: string[]): Promise<number> {
-  const [shell = "", ...more] = args;
-  if (shell === "--answer") {
-    for (const line of await answer(more)) print(line);
+  if (args[0] === "--answer") {
+    for (const line of await answer(args.slice(1))) print(line);
     return EXIT.OK;
   }
+  const [shell = "", ...more] = parseOptions(args, OPTIONS, true).rest;
   if (more.length > 0 || !Object.hasOwn(SCRIPTS, shell)) {
     const meant = nearest(shell, Object.keys(SCRIPTS));
     throw new UsageError(`completion takes bash, zsh or fish${meant ? ` (did you mean ${meant}?)` : ""}`);

@@ -3,6 +3,8 @@ import { CannotAcquireLock, LockFileError, LockLost, StoreError } from "../error
 
 export const EXIT = {
   OK: 0,
+  /** `doctor`: locks work, but the file system is not known to be one of this machine alone. */
+  NOT_LOCAL: 1,
   /** `status`: the lock is free. */
   FREE: 1,
   USAGE: 64,
@@ -12,12 +14,19 @@ export const EXIT = {
   IO_ERROR: 74,
   /** The lock is held, or the time ran out. */
   TEMPORARY_FAILURE: 75,
+  NO_PERMISSION: 77,
   NOT_EXECUTABLE: 126,
   NOT_FOUND: 127,
 } as const;
 
 /** The command line is wrong. */
 export class UsageError extends Error {}
+
+/** `--help` was among the options. */
+export class HelpRequest extends Error {}
+
+/** The holder is not stopped: it is not proven that the process is the one, or we may not. */
+export class StopRefused extends Error {}
 
 /** The wrapped command could not be started. */
 export class CommandError extends Error {
@@ -36,6 +45,7 @@ export function statusOfError(error: unknown): number | undefined {
   if (error instanceof CannotAcquireLock) return EXIT.TEMPORARY_FAILURE;
   if (error instanceof LockLost) return EXIT.SOFTWARE;
   if (error instanceof StoreError) return EXIT.UNAVAILABLE;
+  if (error instanceof StopRefused) return EXIT.NO_PERMISSION;
   if (error instanceof CommandError) return error.status;
   if (error instanceof LockFileError)
     return error.operation === "open" && error.code !== "EIO" ? EXIT.CANNOT_CREATE : EXIT.IO_ERROR;

@@ -2,37 +2,60 @@
 /** The binary's entry: which command, which front. */
 import "./signals.ts"; // before anything else: see there
 
+import { printable } from "../errors.ts";
 import { COMMANDS } from "./commands.ts";
-import { EXIT, statusOfError, UsageError } from "./exit.ts";
+import { EXIT, HelpRequest, statusOfError, UsageError } from "./exit.ts";
 import { nearest } from "./options.ts";
 import { complain, print } from "./say.ts";
 import { unblockSignals } from "./signals.ts";
 
-async function main(args: string[]): Promise<number> {
-  const [command, ...rest] = args;
-  if (command === undefined) throw new UsageError("COMMAND is missing");
-  if (command === "--version" || command === "-V") {
-    print("exclusive 0.1.0");
-    return EXIT.OK;
+const [command = "", ...rest] = process.argv.slice(2);
+
+async function main(): Promise<number> {
+  switch (command) {
+    case "--version":
+    case "-V":
+      print(await (await import("./version.ts")).version());
+      return EXIT.OK;
+    case "--help":
+    case "-h":
+    case "help":
+      return help(rest[0]);
   }
-  if (command === "--help" || command === "-h" || command === "help") {
-    const { usage } = await import("./usage.ts");
-    print(usage(rest[0]));
-    return EXIT.OK;
-  }
-  if (!Object.hasOwn(COMMANDS, command)) {
-    const meant = nearest(command, Object.keys(COMMANDS));
-    throw new UsageError(`unknown command '${command}'${meant ? ` (did you mean ${meant}?)` : ""}`);
-  }
+  const { main } = await entry(command).load();
   if (command !== "run") unblockSignals();
-  const { main } = await COMMANDS[command]!.load();
   return main(rest);
 }
 
-main(process.argv.slice(2)).then(process.exit, (error: unknown) => {
+/** @throws {UsageError} when there is no such command */
+function entry(name: string) {
+  if (Object.hasOwn(COMMANDS, name)) return COMMANDS[name]!;
+  if (name === "") throw new UsageError("COMMAND is missing");
+  const meant = nearest(name, [...Object.keys(COMMANDS), "help", "--help", "--version"]);
+  const what = name.startsWith("-") ? "option" : "command";
+  throw new UsageError(`unknown ${what} '${printable(name)}'${meant ? ` (did you mean ${meant}?)` : ""}`);
+}
+
+async function help(name?: string): Promise<number> {
+  const { page, overview } = await import("./usage.ts");
+  if (name !== undefined) entry(name);
+  print(name === undefined || name === "help" ? overview() : await page(name));
+  return EXIT.OK;
+}
+
+async function fail(error: unknown): Promise<number> {
+  if (error instanceof HelpRequest) return help(command);
   const status = statusOfError(error);
-  complain(
-    status === undefined ? `internal error: ${(error as Error).stack ?? error}` : (error as Error).message,
-  );
-  process.exit(status ?? EXIT.SOFTWARE);
-});
+  if (status === undefined) {
+    complain(`internal error: ${(error as Error).stack ?? error}`);
+    return EXIT.SOFTWARE;
+  }
+  complain((error as Error).message);
+  if (error instanceof UsageError) {
+    const { synopsis } = await import("./usage.ts");
+    complain(`usage: ${synopsis(command)}`);
+  }
+  return status;
+}
+
+main().catch(fail).then(process.exit);

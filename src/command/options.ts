@@ -4,7 +4,7 @@
  * own options look like, and because `run` starts too often to load a parser that does more.
  */
 import { printable } from "../errors.ts";
-import { UsageError } from "./exit.ts";
+import { HelpRequest, UsageError } from "./exit.ts";
 
 /** An option: its long name is its key in the table. */
 export interface OptionSpec {
@@ -24,6 +24,7 @@ export type OptionValues<T extends OptionTable> = {
 /**
  * Splits arguments into options and the rest. Options end at the first argument that is none, or at `--`;
  * with `permute` they may also stand behind it.
+ * @throws {HelpRequest} for `-h` or `--help`
  * @throws {UsageError} for an unknown option, a missing value, or a value where none belongs
  */
 export function parseOptions<const T extends OptionTable>(
@@ -56,6 +57,7 @@ export function parseOptions<const T extends OptionTable>(
     i++;
     if (arg.startsWith("--")) {
       const [name, attached] = splitOnce(arg.slice(2), "=");
+      if (name === "help" && !Object.hasOwn(table, name)) throw new HelpRequest();
       if (!Object.hasOwn(table, name)) throw unknownOption(`--${name}`, table);
       set(name, `--${name}`, attached);
     } else {
@@ -73,6 +75,7 @@ function shortOptions(
   for (let j = 0; j < letters.length; j++) {
     const letter = letters[j]!;
     const name = Object.keys(table).find((key) => table[key]!.short === letter);
+    if (name === undefined && letter === "h") throw new HelpRequest();
     if (name === undefined) throw unknownOption(`-${letter}`, table);
     const remaining = letters.slice(j + 1);
     if (table[name]!.value !== undefined && remaining !== "") {

@@ -1,4 +1,5 @@
 /** `exclusive run`: wrap a command in a lock. */
+import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import { type AcquireOptions, Lock } from "../lock.ts";
 import type { FileLease } from "../store/file.ts";
@@ -12,19 +13,19 @@ import { become, type Command, start } from "./spawn.ts";
 
 export const OPTIONS = {
   wait: { short: "w", help: "wait for the lock, without limit" },
-  timeout: { short: "t", value: "DURATION", help: "wait for the lock at most so long (0: do not wait)" },
+  timeout: { short: "t", value: "DURATION", help: "wait at most so long (0: do not wait)" },
   "if-held": { value: "fail|skip|coalesce|replace", help: "what to do when it is held" },
   shared: { short: "s", help: "share the lock with others that share it" },
   slots: { value: "N", help: "let N hold the lock at a time" },
   exec: { help: "become the command: no wrapper process stays" },
-  "conflict-exit-code": { short: "E", value: "N", help: "exit status when the lock is held, instead of 75" },
+  "conflict-exit-code": { short: "E", value: "N", help: "exit status when the lock is held (default 75)" },
   label: { value: "TEXT", help: "text for people, kept with the lock" },
   keep: { help: "leave the lock file in place, emptied" },
   file: { value: "PATH", help: "lock this existing file or directory as it is" },
   dir: { value: "DIR", help: "directory of the lock files" },
   quiet: { short: "q", help: "say nothing" },
   verbose: { short: "v", help: "say when the lock is acquired and released" },
-  "log-format": { value: "text|json", help: "json: one object a line, with wait and hold in seconds" },
+  "log-format": { value: "text|json", help: "json: one object a line, durations in seconds" },
 } as const;
 
 const POLICIES = ["fail", "skip", "coalesce", "replace"] as const;
@@ -82,16 +83,17 @@ async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, lo
   } catch (error) {
     if (!(error instanceof CannotAcquireLock) || !(options.wait || timeout !== undefined)) throw error;
   }
-  if (policy === "replace") {
-    const { replaceHolder } = await import("./replace.ts");
-    await replaceHolder(lock, log);
-  }
   const [{ showWaiting }, { keepThreads }] = await Promise.all([
     import("./waiting.ts"),
     import("../store/waiter.ts"),
   ]);
-  endThreads = keepThreads();
   using _line = showWaiting(lock, timeout, log);
+  if (policy === "replace") {
+    const { replaceHolder } = await import("./stop.ts");
+    await replaceHolder(lock, timeout === undefined ? undefined : milliseconds(timeout));
+    return;
+  }
+  endThreads = keepThreads();
   await lock.acquire(options);
 }
 
@@ -105,6 +107,7 @@ function refused(error: CannotAcquireLock, policy: Policy, conflict: number, log
     return EXIT.OK;
   }
   log.tell("refused", details, () => {
+    if (policy === "replace" && !late) return error.message; // why the holder was not stopped
     return late ? `gave up after ${log.elapsed} s: ${heldBy(name, holder)}` : heldBy(name, holder);
   });
   return conflict;

@@ -1,18 +1,40 @@
 /** What commands say: data on stdout, talk on stderr. */
-import { write } from "../store/kernel.ts";
+import { LockFileError } from "../errors.ts";
+import { E, errorName, errorText, write } from "../store/kernel.ts";
 
 /** A line for the user. */
 export function complain(message: string): void {
   write(2, `exclusive: ${message}\n`);
 }
 
-/** A line of data. */
+/**
+ * A line of data.
+ * @throws {LockFileError} where it cannot be written
+ */
 export function print(line: string): void {
-  write(1, `${line}\n`);
+  emit(`${line}\n`);
+}
+
+/** Writes to stdout. Whoever reads it may leave: then this ends as a program does that SIGPIPE killed. */
+export function emit(text: string): void {
+  const result = write(1, text);
+  if (result === -E.EPIPE) process.exit(128 + 13);
+  if (result >= 0) return;
+  const why = errorText(-result);
+  throw new LockFileError(`cannot write to stdout: ${why}`, errorName(-result), "write", "stdout");
+}
+
+/** JSON on one line that a terminal can be shown too: JSON itself lets C1 control characters and the like pass. */
+export function jsonLine(value: unknown): string {
+  return JSON.stringify(value).replace(/[\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
+    Array.from({ length: character.length }, (_, i) => {
+      return `\\u${character.charCodeAt(i).toString(16).padStart(4, "0")}`;
+    }).join(""),
+  );
 }
 
 /** What happens to a lock, as `--log-format json` names it. */
-export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "released";
+export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released";
 
 /** How much `run` and `wait` talk, and in what form. */
 export interface Talk {
@@ -42,7 +64,7 @@ export class Log {
     const { quiet, verbose, json } = this.talk;
     if (quiet) return;
     if (json) {
-      write(2, `${JSON.stringify({ time: new Date().toISOString(), event, name: this.name, ...details })}\n`);
+      write(2, `${jsonLine({ time: new Date().toISOString(), event, name: this.name, ...details })}\n`);
     } else if (verbose || (event !== "acquired" && event !== "released")) {
       complain(text());
     }

@@ -1,7 +1,7 @@
 /** How a lock and its holder are told to people. */
 import { printable } from "../errors.ts";
 import type { Holder } from "../holder.ts";
-import { readText } from "../store/kernel.ts";
+import { commandLine, visiblePid } from "./processes.ts";
 import { spoken } from "./say.ts";
 
 /** `'deploy' is held by pid 4711 since 3m 10s: ./deploy.sh`. */
@@ -16,22 +16,15 @@ export function byWhom(holder: Holder | undefined): string {
   const living = alive === false && commandPid !== undefined ? commandPid : pid;
   const since = acquiredAt ? ` for ${spoken(Date.now() - acquiredAt.getTime())}` : "";
   const where = alive === undefined && host !== undefined ? ` on ${printable(host)}` : "";
-  const command = alive === undefined ? undefined : commandLine(commandPid ?? pid);
-  return ` by pid ${living}${where}${since}${label ? ` (${printable(label)})` : ""}${command ? `: ${command}` : ""}`;
+  const seen = visiblePid(holder);
+  const command = seen === undefined ? undefined : commandLine(seen);
+  return ` by pid ${living}${where}${since}${label ? ` (${shortened(label)})` : ""}${command ? `: ${shortened(command)}` : ""}`;
 }
 
 const COMMAND_LINE_MAX = 120;
 
-/** The command line of a process, asked of the OS now; undefined when it does not say. */
-export function commandLine(pid: number): string | undefined {
-  const raw = readText(`/proc/${pid}/cmdline`) ?? (process.platform === "linux" ? undefined : askPs(pid));
-  if (!raw) return undefined;
-  const line = printable(raw.replace(/\0$/, "").replaceAll("\0", " "));
+/** Text of unknown origin and length, fit for one line. */
+export function shortened(text: string): string {
+  const line = printable(text);
   return line.length > COMMAND_LINE_MAX ? `${line.slice(0, COMMAND_LINE_MAX)}…` : line;
-}
-
-function askPs(pid: number): string {
-  return Bun.spawnSync(["/bin/ps", "-o", "args=", "-p", String(pid)])
-    .stdout.toString()
-    .trim();
 }

@@ -55,6 +55,12 @@ export function unblockSignals(): void {
   c.sigprocmask!(SIG_SETMASK, address(maskAtStart), null);
 }
 
+/** Lets the signals that came so far have their effect on us. No thread may be started in between. */
+export function takePendingSignals(): void {
+  c.sigprocmask!(SIG_SETMASK, address(maskAtStart), null);
+  c.sigprocmask!(SIG_BLOCK, address(all), null);
+}
+
 /** A signal that was sent to us. */
 export interface ReceivedSignal {
   signal: number;

@@ -18,7 +18,11 @@ const LOOK_EVERY = 5;
 const ERASE = "\r\x1b[K";
 
 /** Shows that we wait, until it is disposed of. */
-export function showWaiting(lock: Lock, timeout: string | undefined, log: Log): Disposable {
+export function showWaiting(
+  lock: Pick<Lock, "name" | "holder">,
+  timeout: string | undefined,
+  log: Log,
+): Disposable {
   if (log.talk.quiet) return { [Symbol.dispose]() {} };
   const begun = Date.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);

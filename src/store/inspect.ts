@@ -78,13 +78,18 @@ function lockedInodes(pid: number): Set<string> | undefined {
   return inodes;
 }
 
-/** Processes, other than this one, that hold the lock on this file through an open file of their own: Linux only. */
-export function processesHolding(path: string): number[] {
+/** Has this process an open file that holds the lock on the file at this path? Linux only. */
+export function holdsLock(pid: number, path: string): boolean {
   const file = kernel.lstat(path);
+  return typeof file !== "number" && (lockedInodes(pid)?.has(String(file.ino)) ?? false);
+}
+
+/** Every process but this one of which that is true: the one that took the lock, and those that inherited it. */
+export function processesHolding(path: string): number[] {
   const names = kernel.readDirectory("/proc");
-  if (typeof file === "number" || typeof names === "number") return [];
+  if (typeof names === "number") return [];
   const pids = names.filter((name) => /^\d+$/.test(name)).map(Number);
-  return pids.filter((pid) => pid !== process.pid && lockedInodes(pid)?.has(String(file.ino)));
+  return pids.filter((pid) => pid !== process.pid && holdsLock(pid, path));
 }
 
 /**
@@ -156,7 +161,11 @@ function holders(
   look: Look,
 ): Holder[] {
   const { pid: recorded, record } = written;
-  const byRecord = { ...holderByRecord(written, (pid) => look.startTime(pid)), mode };
+  const byRecord: Holder = { ...holderByRecord(written, (pid) => look.startTime(pid)), mode };
+  // A wrapper that was killed leaves a command that has the lock. Any other pid in its place is not to be believed.
+  const { alive, commandPid } = byRecord;
+  if (alive === false && commandPid !== undefined && !look.holds(commandPid, inode))
+    byRecord.commandPid = undefined;
   if (lock === undefined) {
     // The kernel does not name the holder: it sits in another pid namespace, or it is gone and a child has the lock.
     // Whose record has a process here that does not hold this lock lies.

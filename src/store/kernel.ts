@@ -41,6 +41,7 @@ export const E = linux
       EEXIST: 17,
       EISDIR: 21,
       EROFS: 30,
+      EPIPE: 32,
       ENAMETOOLONG: 36,
       ELOOP: 40,
     }
@@ -56,6 +57,7 @@ export const E = linux
       EEXIST: 17,
       EISDIR: 21,
       EROFS: 30,
+      EPIPE: 32,
       ENAMETOOLONG: 63,
       ELOOP: 62,
     };
@@ -183,7 +185,8 @@ export function write(fd: number, text: string): number {
   let done = 0;
   while (done < bytes.length) {
     const n = checked(Number(c.write!(fd, ptr(bytes, done), bytes.length - done)));
-    if (n === -E.EINTR) continue;
+    if (n === -E.EAGAIN) Bun.sleepSync(1); // a pipe that somebody else made non-blocking, and that is full
+    if (n === -E.EAGAIN || n === -E.EINTR) continue;
     if (n < 0) return n;
     done += n;
   }
@@ -319,6 +322,15 @@ function fileStatus(): FileStatus {
 
 /** Are these two the same file? */
 export const sameFile = (a: FileStatus, b: FileStatus): boolean => a.ino === b.ino && a.dev === b.dev;
+
+let users: ReturnType<typeof libc<{ getpwuid: FFIFunction }>> | undefined;
+
+/** The name of a user, as `getpwuid(3)` has it; undefined for one that has none. */
+export function userName(uid: number): string | undefined {
+  users ??= libc({ getpwuid: { args: ["u32"], returns: "ptr" } });
+  const entry = users.getpwuid!(uid);
+  return entry ? new CString(read.ptr(entry as Pointer, 0) as Pointer).toString() : undefined;
+}
 
 /** What the OS says about an error number, as `strerror(3)` has it. */
 export function errorText(errno: number): string {

@@ -1,0 +1,131 @@
+/** `exclusive doctor`: do locks in this directory do what they must? Asked of real processes. */
+import { constants } from "node:os";
+import { CannotAcquireLock, printable } from "../errors.ts";
+import { Lock } from "../lock.ts";
+import { defaultDirectory } from "../name.ts";
+import { unlink } from "../store/kernel.ts";
+import { EXIT, UsageError } from "./exit.ts";
+import { type FileSystem, fileSystemOf } from "./filesystem.ts";
+import { parseOptions } from "./options.ts";
+import { jsonLine, print } from "./say.ts";
+
+export const OPTIONS = {
+  json: { help: "print one JSON object" },
+} as const;
+
+/** What was looked at. */
+interface Check {
+  check: "excludes" | "freed by release" | "freed by kill" | "local";
+  /** Undefined where it cannot be known. */
+  ok?: boolean | undefined;
+  details: string;
+}
+
+/** For a process to start, and for the kernel to free what a killed one held. */
+const PATIENCE_MS = 10_000;
+
+export async function doctor(args: string[]): Promise<number> {
+  const { values, rest } = parseOptions(args, OPTIONS, true);
+  if (rest.length > 1) throw new UsageError("one directory at a time");
+  const dir = rest[0] ?? defaultDirectory();
+  const fileSystem = fileSystemOf(dir);
+  const checks: Check[] = [...(await locksIn(dir)), locality(fileSystem)];
+  const ok = checks.every((check) => check.ok);
+  if (values.json) print(jsonLine({ directory: dir, ok, fileSystem, checks }));
+  else {
+    for (const { check, ok, details } of checks)
+      print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
+    print(`${printable(dir)}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
+  }
+  if (checks.some(({ check, ok }) => ok === false && check !== "local")) return EXIT.IO_ERROR;
+  return ok ? EXIT.OK : EXIT.NOT_LOCAL;
+}
+
+/** Two processes, this one and a child, and one lock. Whatever ends us, its file goes. */
+async function locksIn(dir: string): Promise<Check[]> {
+  const lock = new Lock({ name: `doctor ${crypto.randomUUID()}`, dir });
+  process.once("exit", () => unlink(lock.lockfile));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.once(signal, () => process.exit(128 + constants.signals[signal]));
+  const child = (...command: string[]) =>
+    Bun.spawn([...ourselves(), "run", "--exec", "--quiet", "--dir", dir, lock.name, "--", ...command], {
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "ignore",
+      timeout: PATIENCE_MS,
+      killSignal: "SIGKILL",
+    });
+
+  lock.acquireSync();
+  const refused = await child("true").exited;
+  lock.releaseSync();
+  const free = await child("true").exited;
+
+  // It ends when we do, whatever ends us: its input ends.
+  const holder = child("cat");
+  holder.stdin.write("held\n");
+  holder.stdin.flush();
+  const { value } = await holder.stdout.getReader().read();
+  const held = value !== undefined;
+  const keptOut = held && !tryIt(lock);
+  lock.releaseSync();
+  holder.kill("SIGKILL");
+  await holder.exited;
+  const killed = performance.now();
+  let freed = false;
+  while (held && !freed && performance.now() < killed + PATIENCE_MS) {
+    freed = tryIt(lock);
+    if (!freed) await Bun.sleep(5);
+  }
+  lock.releaseSync();
+
+  const excludes = refused === EXIT.TEMPORARY_FAILURE && keptOut;
+  return [
+    {
+      check: "excludes",
+      ok: excludes,
+      details: excludes
+        ? "while one process holds a lock, another one does not get it"
+        : "two processes had one lock at the same time",
+    },
+    {
+      check: "freed by release",
+      ok: free === EXIT.OK,
+      details:
+        free === EXIT.OK
+          ? "a lock that was given back can be taken"
+          : `a lock that was given back cannot be taken (status ${free})`,
+    },
+    {
+      check: "freed by kill",
+      ok: freed,
+      details: freed
+        ? "the lock of a killed process can be taken at once"
+        : "a killed process keeps the lock",
+    },
+  ];
+}
+
+function tryIt(lock: Lock): boolean {
+  try {
+    lock.acquireSync();
+    return true;
+  } catch (error) {
+    if (error instanceof CannotAcquireLock) return false;
+    throw error;
+  }
+}
+
+/** How this program is called: compiled it is one file, else a script that Bun runs. */
+function ourselves(): string[] {
+  return Bun.main.startsWith("/$bunfs/") ? [process.execPath] : [process.execPath, Bun.main];
+}
+
+function locality({ type, local, advice }: FileSystem): Check {
+  const where = local
+    ? "a file system of this machine"
+    : local === false
+      ? `a network file system: ${advice ?? "whether locks hold between hosts is up to it"}`
+      : `not known to be a file system of this machine${advice ? `: ${advice}` : ""}`;
+  return { check: "local", ok: local, details: `${printable(type)}, ${where}` };
+}

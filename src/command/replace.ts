@@ -1,1 +1,0 @@
-export async function replaceHolder(_a: unknown, _b: unknown) {}

@@ -1,0 +1,16 @@
+/** `exclusive --version`: the version of the package, and the commit where the build knows it. */
+
+// Set by build.ts. In the npm package the version is read from its package.json, which stands beside.
+declare const BUILD_VERSION: string | undefined;
+declare const BUILD_COMMIT: string | undefined;
+
+export async function version(): Promise<string> {
+  const commit = typeof BUILD_COMMIT === "undefined" ? "" : BUILD_COMMIT;
+  const number = typeof BUILD_VERSION === "undefined" ? await packageVersion() : BUILD_VERSION;
+  return `exclusive ${number}${commit ? ` (${commit})` : ""}`;
+}
+
+async function packageVersion(): Promise<string> {
+  const file = Bun.resolveSync("exclusiveprocess/package.json", import.meta.dir);
+  return (await Bun.file(file).json()).version;
+}

@@ -1,0 +1,71 @@
+/**
+ * `exclusive wait`: wait until a lock is free.
+ *
+ * It waits in the kernel's queue as one who wants the lock, and lets go in the moment in which it gets it
+ * (`FileStore.waitFree`): nobody is refused because of it, and no lock file is made. Free is what it was in that
+ * moment; somebody else may have it when the next command runs. To have it, use `run --wait`.
+ */
+import { milliseconds } from "../duration.ts";
+import { printable } from "../errors.ts";
+import type { LockStatus, Store } from "../store/store.ts";
+import { EXIT } from "./exit.ts";
+import { parseOptions } from "./options.ts";
+import { lookUp, oneName, PLACE, storeOf } from "./place.ts";
+import { Describer } from "./processes.ts";
+import { jsonLine, Log, print } from "./say.ts";
+import { byWhom } from "./show.ts";
+import { showWaiting } from "./waiting.ts";
+
+export const OPTIONS = {
+  timeout: { short: "t", value: "DURATION", help: "wait at most so long (0: do not wait)" },
+  quiet: { short: "q", help: "say nothing" },
+  json: { help: "print one JSON object: the lock's status, and the seconds waited" },
+  ...PLACE,
+} as const;
+
+export async function wait(args: string[]): Promise<number> {
+  const { values, rest } = parseOptions(args, OPTIONS, true);
+  const name = oneName(rest);
+  const store = storeOf(values);
+  const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
+  const deadline = timeout === undefined ? undefined : AbortSignal.timeout(timeout);
+  const log = new Log({ quiet: values.quiet }, name);
+
+  let found = await lookUp(store, name);
+  if (found.state !== "free" && timeout !== 0) {
+    const holder = async () => (await store.status(name)).holder ?? null;
+    using _line = showWaiting({ name, holder }, values.timeout, log);
+    found = await untilFree(store, found, deadline);
+  }
+  if (values.json) print(jsonLine({ ...new Describer().describe(found), waited: log.elapsed }));
+  if (found.state === "free") return EXIT.OK;
+  log.tell("refused", {}, () => {
+    return `gave up after ${log.elapsed} s: '${printable(name)}' is held${byWhom(found.holder)}`;
+  });
+  return EXIT.TEMPORARY_FAILURE;
+}
+
+/** @returns what is known at the end: that it is free, or who holds it when the time has run out */
+async function untilFree(
+  store: Store,
+  lock: LockStatus,
+  deadline: AbortSignal | undefined,
+): Promise<LockStatus> {
+  const { name, lockfile } = lock;
+  try {
+    for (let found = lock; found.slots !== undefined; found = await lookUp(store, name)) {
+      for (const slot of found.slots) await waitFree(store, slot.name, deadline);
+    }
+    if (lock.slots === undefined) await waitFree(store, name, deadline);
+    return { name, state: "free", lockfile };
+  } catch (error) {
+    if (!deadline?.aborted) throw error;
+    return lookUp(store, name);
+  }
+}
+
+async function waitFree(store: Store, name: string, signal: AbortSignal | undefined): Promise<void> {
+  if (store.waitFree) return store.waitFree(name, signal);
+  const lease = await store.waitAcquire({ name, mode: "exclusive" }, signal);
+  await lease.release();
+}
