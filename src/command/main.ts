@@ -1,6 +1,6 @@
 #!/usr/bin/env bun
 /** The binary's entry: which command, which front. */
-import "./signals.ts"; // before anything else: see there
+import "./block.ts"; // before anything else: see there
 
 import { printable } from "../errors.ts";
 import { COMMANDS } from "./commands.ts";

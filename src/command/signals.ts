@@ -5,7 +5,7 @@
  * needs no event loop. For that every thread must have them blocked. A signal is for the whole process: where one
  * thread takes it the kernel lets it, and the default action of most ends us, that of SIGCHLD loses it. Threads
  * get the mask of the one that starts them; so the main thread blocks all before the engine has started its
- * compiler threads, which it does as soon as any function is hot. Hence: `main.ts` imports this file first.
+ * compiler threads, which it does as soon as any function is hot. Hence: `main.ts` imports `block.ts` before all else.
  */
 import { address, libc } from "../store/kernel.ts";
 import { allSignals, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, signalSet } from "../store/signals.ts";
@@ -48,7 +48,11 @@ const all = allSignals();
 
 /** The mask that we were started with: the command's too. */
 export const maskAtStart = new Uint8Array(all.length);
-c.sigprocmask!(SIG_BLOCK, address(all), address(maskAtStart));
+
+/** Blocks every signal: before the engine starts threads, see above. */
+export function blockSignals(): void {
+  c.sigprocmask!(SIG_BLOCK, address(all), address(maskAtStart));
+}
 
 /** Back to the mask that we were started with: for commands that wait for no signals. */
 export function unblockSignals(): void {
