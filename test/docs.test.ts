@@ -1,6 +1,14 @@
 /** Every code block of the README and the guides is run. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { basename } from "node:path";
 import { binary, command, root, TempDir } from "./support.ts";
 
@@ -11,7 +19,12 @@ interface Block {
   text: string;
 }
 
-const files = ["README.md", "SECURITY.md", "bench/README.md", ...new Bun.Glob("docs/*.md").scanSync(root)];
+const files = [
+  "README.md",
+  "SECURITY.md",
+  "bench/README.md",
+  ...new Bun.Glob("docs/*.md").scanSync(root),
+].filter((file) => Bun.file(`${root}/${file}`).size > 0);
 
 function blocksOf(file: string): Block[] {
   const blocks: Block[] = [];
@@ -49,6 +62,17 @@ class Sandbox extends TempDir {
     chmodSync(this.file("job"), 0o755);
   }
 
+  /** Both ways that lead from a download to a first lock. */
+  async receive(packageToo: boolean): Promise<void> {
+    copyFileSync(binary, this.file("exclusive-linux-x64"));
+    chmodSync(this.file("exclusive-linux-x64"), 0o644);
+    if (!packageToo) return;
+    const packed = await command([process.execPath, "pm", "pack", "--quiet", "--destination", this.path]);
+    expect(packed).toMatchObject({ status: 0 });
+    const tarball = new Bun.Glob("exclusiveprocess-*.tgz").scanSync(this.path).next().value!;
+    renameSync(this.file(tarball), this.file("exclusiveprocess.tgz"));
+  }
+
   /** The package as an import finds it, but from the source: `package.test.ts` tests what is packed. */
   #installPackage(): void {
     const dir = this.file("node_modules/exclusiveprocess");
@@ -59,7 +83,10 @@ class Sandbox extends TempDir {
 
   /** A shell script in which the paths of the texts are those of the sandbox. */
   run(script: string) {
-    const here = script.replaceAll("/opt/app", this.path).replaceAll("/usr/local/bin/exclusive", "exclusive");
+    const here = script
+      .replaceAll("/opt/app", this.path)
+      .replaceAll("/usr/local/bin/exclusive", "exclusive")
+      .replaceAll("bun add exclusiveprocess", "bun add --silent ./exclusiveprocess.tgz");
     return command(["bash", "-uc", here], {
       cwd: this.path,
       env: {
@@ -108,40 +135,54 @@ const COMMANDS: Record<string, RegExp> = {
   yaml: /^ *-? *run: (.+)$/gm,
 };
 
-const RUNNERS: Record<string, (block: Block) => Promise<void>> = {
-  sh: ({ text }) => succeeds(text),
-  console: ({ text }) => session(text),
-  ts: async ({ place, text }) => {
-    const file = box.file(`${place.replaceAll(/\W/g, "-")}.ts`);
-    writeFileSync(file, text);
-    await succeeds(`bun ${file} >/dev/null`);
-    const { stdout, status } = await command([`${root}/node_modules/.bin/tsc`, "--project", typed(file)]);
-    expect({ stdout, status }).toEqual({ stdout: "", status: 0 });
-  },
-};
-
-/** A configuration by which one file is checked as a user's own would be. */
-function typed(file: string): string {
-  const config = `${file}.json`;
-  const paths = { exclusiveprocess: [`${root}/src/index.ts`] };
-  writeFileSync(
-    config,
-    JSON.stringify({
-      extends: `${root}/tsconfig.json`,
-      compilerOptions: {
-        paths,
-        noUnusedLocals: false,
-        typeRoots: [`${root}/node_modules`],
-        types: ["bun-types"],
-      },
-      include: [],
-      files: [file],
-    }),
-  );
-  return config;
+/** From the download to the first lock: at most three commands and a minute. */
+async function firstLock({ place, text }: Block): Promise<void> {
+  using stranger = new Sandbox();
+  await stranger.receive(text.includes("bun add"));
+  const begun = performance.now();
+  const { status, stderr } = await stranger.run(`rm -rf node_modules\nset -e\n${text}`);
+  const seconds = (performance.now() - begun) / 1000;
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+  console.log(`${place}: ${text.trim().split("\n").length} commands, ${seconds.toFixed(1)} s`);
+  expect(text.trim().split("\n").length).toBeLessThanOrEqual(3);
+  expect(seconds).toBeLessThan(60);
 }
 
-for (const file of files.filter((file) => Bun.file(`${root}/${file}`).size > 0)) {
+const RUNNERS: Record<string, (block: Block) => Promise<void>> = {
+  sh: (block) => (/exclusive-linux|bun add/.test(block.text) ? firstLock(block) : succeeds(block.text)),
+  console: ({ text }) => session(text),
+  ts: (block) => succeeds(`bun ${scriptOf(block)} >/dev/null`),
+};
+
+/** The file of a block in TypeScript. */
+function scriptOf({ place, text }: Block): string {
+  const file = box.file(`${place.replaceAll(/\W/g, "-")}.ts`);
+  writeFileSync(file, text);
+  return file;
+}
+
+test("every script type-checks, as a user's own would", async () => {
+  const scripts = files.flatMap(blocksOf).filter(({ language }) => language === "ts");
+  expect(scripts.length).toBeGreaterThan(0);
+  const config = box.file("tsconfig.json");
+  const compilerOptions = {
+    paths: { exclusiveprocess: [`${root}/src/index.ts`] },
+    noUnusedLocals: false,
+    typeRoots: [`${root}/node_modules`],
+    types: ["bun-types"],
+  };
+  const project = {
+    extends: `${root}/tsconfig.json`,
+    compilerOptions,
+    include: [],
+    files: scripts.map(scriptOf),
+  };
+  writeFileSync(config, JSON.stringify(project));
+  const { stdout, status } = await command([`${root}/node_modules/.bin/tsc`, "--project", config]);
+  expect({ stdout, status }).toEqual({ stdout: "", status: 0 });
+}, 120_000);
+
+for (const file of files) {
   describe(file, () => {
     for (const block of blocksOf(file)) {
       const { place, language, text } = block;
