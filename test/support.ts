@@ -118,13 +118,17 @@ export const command = (argv: string[], options?: StartOptions): Promise<Result>
   new Process(argv, options).result;
 
 /** Starts a script: `code` is put after an import of the whole library. */
-export function startScript(code: string, dir: TempDir, options?: StartOptions): Process {
+export function startScript(
+  code: string,
+  dir: TempDir,
+  { prefix = [], ...options }: StartOptions & { /** What starts it, as `nohup`. */ prefix?: string[] } = {},
+): Process {
   const file = scripts.file(`${crypto.randomUUID()}.ts`);
   writeFileSync(
     file,
     `import { Lock, CannotAcquireLock, LockTimeout, LockFileError, exclusive } from ${JSON.stringify(library)};\n${code}`,
   );
-  return new Process([process.execPath, file], { dir, ...options });
+  return new Process([...prefix, process.execPath, file], { dir, ...options });
 }
 
 const scripts = new TempDir();

@@ -1,0 +1,39 @@
+import { expect, test } from "bun:test";
+import { printable } from "../src/errors.ts";
+import { CannotAcquireLock, LockFileError, LockLost, LockTimeout, StoreError } from "../src/index.ts";
+
+const refusal = { name: "nightly", lockfile: "/var/lock/exclusive_nightly.lock", holder: { pid: 42 } };
+
+test("CannotAcquireLock carries the lock's name, its file and its holder", () => {
+  const error = new CannotAcquireLock(refusal);
+  expect(error).toBeInstanceOf(Error);
+  expect(error).toMatchObject({ ...refusal, code: "ELOCKED" });
+  expect(error.message).toBe("Another 'nightly' process is already running (pid 42).");
+  expect(new CannotAcquireLock({ ...refusal, holder: undefined }).message).toBe(
+    "Another 'nightly' process is already running.",
+  );
+});
+
+test("LockTimeout is a CannotAcquireLock that tells how long it was waited for", () => {
+  const error = new LockTimeout(refusal, 1.5);
+  expect(error).toBeInstanceOf(CannotAcquireLock);
+  expect(error).toMatchObject({ ...refusal, code: "ETIMEDOUT" });
+  expect(error.message).toBe("'nightly' is still locked after 1.5 s (by pid 42).");
+});
+
+test("each has a code, and the others a name of their own", () => {
+  const file = new LockFileError("cannot open x: Permission denied", "EACCES", "open", "x");
+  expect(file).toMatchObject({ name: "LockFileError", code: "EACCES", operation: "open", path: "x" });
+  expect(new LockLost("gone")).toMatchObject({ name: "LockLost", code: "ELOCKLOST" });
+  expect(new StoreError("down")).toMatchObject({ name: "StoreError", code: "ESTORE" });
+});
+
+test("printable: nothing in a name reaches the terminal as a command", () => {
+  expect(printable("plain ünïcode 漢字 🔒")).toBe("plain ünïcode 漢字 🔒");
+  expect(printable("\x1b[31mred\n\x07\x7f\u009b")).toBe("\\x1b[31mred\\x0a\\x07\\x7f\\x9b");
+  expect(printable("a\u202eb\u2028c\u{e0001}")).toBe("a\\u{202e}b\\u{2028}c\\u{e0001}");
+  expect(printable("\ud800")).toBe("\\u{d800}");
+  expect(new CannotAcquireLock({ ...refusal, name: "\x1b]0;owned\x07" }).message).toBe(
+    "Another '\\x1b]0;owned\\x07' process is already running (pid 42).",
+  );
+});
