@@ -37,7 +37,7 @@ const MIN_TTL = 1000;
 const MAX_TTL = 86_400_000;
 
 /** The scheme of a store's URL, in lower case; "" where there is none. */
-const schemeOf = (url: string): string => /^([a-z][a-z0-9+.-]*):/i.exec(url)?.[1]!.toLowerCase() ?? "";
+const schemeOf = (url: string): string => (/^[a-z][a-z0-9+.-]*(?=:)/i.exec(url)?.[0] ?? "").toLowerCase();
 
 /**
  * Checks that a URL names an engine that we know.

@@ -8,11 +8,14 @@
  *
  * `exclusive run` keeps the witness in a second process (`command/guardian.ts`), which outlives the wrapper.
  */
-import { isLineName, isWitnessName, witnessName } from "../name.ts";
+import { isWitnessName, lockOfLine, witnessName } from "../name.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
 
 /** What to ask for to have the witness of a lock. */
 export const witnessOf = (request: Request): Request => ({ ...request, name: witnessName(request.name) });
+
+/** The place of the next in line protects nothing that runs, so it has no witness. */
+const isLine = (name: string): boolean => lockOfLine(name) !== undefined;
 
 /** Main lock and witness as one lease. */
 class Pair implements Lease {
@@ -47,7 +50,7 @@ export class Witnessed implements Store {
 
   async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
     const main = await this.engine.tryAcquire(request, signal);
-    if (main === undefined || isLineName(request.name)) return main;
+    if (main === undefined || isLine(request.name)) return main;
     const witness = await orRelease(main, this.engine.tryAcquire(witnessOf(request), signal));
     if (witness !== undefined) return new Pair(main, witness);
     await main.release();
@@ -56,7 +59,7 @@ export class Witnessed implements Store {
 
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
     const main = await this.engine.waitAcquire(request, signal);
-    if (isLineName(request.name)) return main;
+    if (isLine(request.name)) return main;
     return new Pair(main, await orRelease(main, this.engine.waitAcquire(witnessOf(request), signal)));
   }
 
@@ -70,7 +73,7 @@ export class Witnessed implements Store {
 
   async list(): Promise<LockStatus[]> {
     const all = await this.engine.list();
-    return all.filter(({ name }) => !isLineName(name) && !isWitnessName(name));
+    return all.filter(({ name }) => !isLine(name) && !isWitnessName(name));
   }
 
   place(name: string): string {
