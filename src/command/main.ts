@@ -3,20 +3,15 @@
 import "./block.ts"; // before anything else: see there
 
 import { printable } from "../errors.ts";
+import { COMMANDS } from "./commands.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./exit.ts";
 import { nearest } from "./options.ts";
-import { run } from "./run.ts";
 import { complain, print } from "./say.ts";
 import { unblockSignals } from "./signals.ts";
 
 const [command = "", ...rest] = process.argv.slice(2);
 
-/** `run` must start fast: at once, and without what the others need. */
-function main(): number | Promise<number> {
-  return command === "run" ? run(rest) : other();
-}
-
-async function other(): Promise<number> {
+async function main(): Promise<number> {
   switch (command) {
     case "--version":
     case "-V":
@@ -27,15 +22,13 @@ async function other(): Promise<number> {
     case "help":
       return help(rest[0]);
   }
-  const { main } = await (await entry(command)).load();
-  unblockSignals();
-  Bun.unsafe.setJITPolicy(1); // see build.ts
+  const { main } = await entry(command).load();
+  if (command !== "run") unblockSignals();
   return main(rest);
 }
 
 /** @throws {UsageError} when there is no such command */
-async function entry(name: string) {
-  const { COMMANDS } = await import("./commands.ts");
+function entry(name: string) {
   if (Object.hasOwn(COMMANDS, name)) return COMMANDS[name]!;
   if (name === "") throw new UsageError("COMMAND is missing");
   const meant = nearest(name, [...Object.keys(COMMANDS), "help", "--help", "--version"]);
@@ -45,7 +38,7 @@ async function entry(name: string) {
 
 async function help(name?: string): Promise<number> {
   const { page, overview } = await import("./usage.ts");
-  if (name !== undefined) await entry(name);
+  if (name !== undefined) entry(name);
   print(name === undefined || name === "help" ? overview() : await page(name));
   return EXIT.OK;
 }
@@ -65,4 +58,4 @@ async function fail(error: unknown): Promise<number> {
   return status;
 }
 
-new Promise<number>((resolve) => resolve(main())).catch(fail).then(process.exit);
+main().catch(fail).then(process.exit);
