@@ -65,6 +65,14 @@ export const lineName = (name: string): string => name + LINE;
 export const lockOfLine = (name: string): string | undefined =>
   name.endsWith(LINE) ? name.slice(0, -LINE.length) : undefined;
 
+const WITNESS = "\0witness";
+
+/** The name under which a remote store keeps the witness of a lock: see `store/witness.ts`. */
+export const witnessName = (name: string): string => name + WITNESS;
+
+/** Is this the name of a witness, not of a lock? */
+export const isWitnessName = (name: string): boolean => name.endsWith(WITNESS);
+
 const plain = /^[A-Za-z0-9_.~-]*$/;
 
 function quotePlus(text: string): string {

@@ -1,10 +1,9 @@
 /** Every command: what `--help`, completion and the entry know of it. Its code is loaded when it is called. */
 import type { OptionTable } from "./options.ts";
-import * as run from "./run.ts";
 
 /** A command's module: its entry, which returns the exit status, and its options. */
 interface Loaded {
-  main: (args: string[]) => Promise<number>;
+  main: (args: string[]) => number | Promise<number>;
   options: OptionTable;
 }
 
@@ -15,7 +14,7 @@ export interface CommandEntry {
   operands: string;
   /** Command lines to learn from, each with what it does. */
   examples: readonly (readonly [line: string, does: string])[];
-  load: () => Loaded | Promise<Loaded>;
+  load: () => Promise<Loaded>;
 }
 
 export const COMMANDS: Record<string, CommandEntry> = {
@@ -27,7 +26,10 @@ export const COMMANDS: Record<string, CommandEntry> = {
       ["run --wait backup -- ./backup.sh", "wait for the other one to end"],
       ["run -t 10m backup -- ./backup.sh", "wait, but not for ever"],
     ],
-    load: () => ({ main: run.run, options: run.OPTIONS }), // not by import(): it is the one that must start fast
+    load: async () => {
+      const { run, OPTIONS } = await import("./run.ts");
+      return { main: run, options: OPTIONS };
+    },
   },
   status: {
     summary: "is a lock held, and by whom?",

@@ -3,15 +3,20 @@
 import "./block.ts"; // before anything else: see there
 
 import { printable } from "../errors.ts";
-import { COMMANDS } from "./commands.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./exit.ts";
 import { nearest } from "./options.ts";
+import { run } from "./run.ts";
 import { complain, print } from "./say.ts";
 import { unblockSignals } from "./signals.ts";
 
 const [command = "", ...rest] = process.argv.slice(2);
 
-async function main(): Promise<number> {
+/** `run` must start fast: at once, and without what the others need. */
+function main(): number | Promise<number> {
+  return command === "run" ? run(rest) : other();
+}
+
+async function other(): Promise<number> {
   switch (command) {
     case "--version":
     case "-V":
@@ -22,13 +27,15 @@ async function main(): Promise<number> {
     case "help":
       return help(rest[0]);
   }
-  const { main } = await entry(command).load();
-  if (command !== "run") unblockSignals();
+  const { main } = await (await entry(command)).load();
+  unblockSignals();
+  Bun.unsafe.setJITPolicy(1); // see build.ts
   return main(rest);
 }
 
 /** @throws {UsageError} when there is no such command */
-function entry(name: string) {
+async function entry(name: string) {
+  const { COMMANDS } = await import("./commands.ts");
   if (Object.hasOwn(COMMANDS, name)) return COMMANDS[name]!;
   if (name === "") throw new UsageError("COMMAND is missing");
   const meant = nearest(name, [...Object.keys(COMMANDS), "help", "--help", "--version"]);
@@ -38,7 +45,7 @@ function entry(name: string) {
 
 async function help(name?: string): Promise<number> {
   const { page, overview } = await import("./usage.ts");
-  if (name !== undefined) entry(name);
+  if (name !== undefined) await entry(name);
   print(name === undefined || name === "help" ? overview() : await page(name));
   return EXIT.OK;
 }
@@ -58,4 +65,4 @@ async function fail(error: unknown): Promise<number> {
   return status;
 }
 
-main().catch(fail).then(process.exit);
+new Promise<number>((resolve) => resolve(main())).catch(fail).then(process.exit);

@@ -32,8 +32,12 @@ const POLICIES = ["fail", "skip", "coalesce", "replace"] as const;
 type Policy = (typeof POLICIES)[number];
 type Values = OptionValues<typeof OPTIONS>;
 
-/** Takes the lock, runs the command, and ends as the command ended; returns a status where it did not run. */
-export async function run(args: string[]): Promise<number> {
+/**
+ * Takes the lock, runs the command, and ends as the command ended; returns a status where it did not run. A lock that
+ * is free is taken, and the command started, without a turn of the event loop: what the engine starts beside the first
+ * one costs more than all that is done here.
+ */
+export function run(args: string[]): number | Promise<number> {
   const { values, rest } = parseOptions(args, OPTIONS);
   const [name, ...tail] = rest;
   const argv = tail[0] === "--" ? tail.slice(1) : tail;
@@ -58,31 +62,37 @@ export async function run(args: string[]): Promise<number> {
     slots: wholeNumber("--slots", values.slots, 64),
   });
   const log = new Log({ quiet: values.quiet, verbose: values.verbose, json: format === "json" }, name);
-  try {
-    await acquire(lock, policy, values, log);
-  } catch (error) {
+  const held = (error: unknown): number => {
     if (error instanceof CannotAcquireLock) return refused(error, policy, conflict, log);
     throw error;
+  };
+  const acquired = (): never => {
+    log.tell("acquired", { wait: log.elapsed, lockfile: lock.lockfile }, () => {
+      return `acquired '${printable(name)}' after ${log.elapsed} s (${printable(lock.lockfile)})`;
+    });
+    return values.exec ? asCommand(lock, argv) : underLock(lock, argv, log);
+  };
+  try {
+    lock.acquireSync();
+  } catch (error) {
+    const waits =
+      values.wait || values.timeout !== undefined || policy === "coalesce" || policy === "replace";
+    if (!waits || !(error instanceof CannotAcquireLock)) return held(error);
+    return acquire(lock, policy, values, log).then(acquired, held);
   }
-  log.tell("acquired", { wait: log.elapsed, lockfile: lock.lockfile }, () => {
-    return `acquired '${printable(name)}' after ${log.elapsed} s (${printable(lock.lockfile)})`;
-  });
-  return values.exec ? asCommand(lock, argv) : underLock(lock, argv, log);
+  return acquired();
 }
 
 /** Ends the threads that we have waited with: once the command has been started. */
 let endThreads: (() => void) | undefined;
 
-/** @throws {CannotAcquireLock} when the lock is not to be had, as far as the options go */
+/**
+ * Waits for a lock that is held.
+ * @throws {CannotAcquireLock} when the lock is not to be had, as far as the options go
+ */
 async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, log: Log): Promise<void> {
-  const options: AcquireOptions = { wait, timeout, coalesce: policy === "coalesce" };
-  if (policy === "coalesce" || policy === "replace") options.wait = true;
-  try {
-    lock.acquireSync();
-    return;
-  } catch (error) {
-    if (!(error instanceof CannotAcquireLock) || !(options.wait || timeout !== undefined)) throw error;
-  }
+  const coalesce = policy === "coalesce";
+  const options: AcquireOptions = { wait: wait || coalesce, timeout, coalesce };
   const [{ showWaiting }, { keepThreads }] = await Promise.all([
     import("./waiting.ts"),
     import("../store/waiter.ts"),

@@ -20,6 +20,12 @@ export interface Lease {
   readonly token?: bigint | undefined;
   /** Fires when ownership can no longer be proven. Undefined where it cannot end before `release()`. */
   readonly lost?: AbortSignal | undefined;
+  /** Until when nobody else can own the lock, in milliseconds on `clock()`. Undefined where there is no such end. */
+  readonly deadline?: number | undefined;
+  /** Told of each new `deadline`. */
+  onextended?: ((deadline: number) => void) | undefined;
+  /** Adds the wrapped command's pid to what is known of the holder. */
+  recordCommand?(pid: number): void;
   /** Gives the lock back. A second call does nothing. */
   release(): Promise<void>;
 }
@@ -47,8 +53,14 @@ type Json<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Js
 export type LockStatusJson = Json<LockStatus>;
 
 export interface Store {
-  /** Takes the lock if it is free; undefined when it is held. */
-  tryAcquire(request: Request): Promise<Lease | undefined>;
+  /**
+   * Takes the lock if it is free; undefined when it is held.
+   *
+   * A store that has forgotten what it knew (restarted, emptied) is not believed that a lock is free before its memory
+   * reaches back one lease: this waits for that, and says so.
+   * @param signal gives that wait up; if it has fired already there is none. The promise is then rejected with its reason.
+   */
+  tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined>;
   /**
    * Waits for the lock in the engine, without polling.
    * @param signal gives the wait up: the promise is rejected with its reason once nothing is left waiting

@@ -1,0 +1,86 @@
+/** From a URL to a store. Nothing of an engine is loaded before its URL is used. */
+import type { Duration } from "../duration.ts";
+import type { Store } from "./store.ts";
+
+/** How a store is used. */
+export interface StoreOptions {
+  /**
+   * How long the store keeps a lock whose holder has gone silent: from 1 s to 1 d, default 15 s. Everybody who uses
+   * one store should say the same: see docs/stores.md.
+   */
+  ttl?: Duration | undefined;
+  /** Told when something makes an acquire slow that is not a holder. Default: stderr. */
+  notice?: ((message: string) => void) | undefined;
+  /** @internal Locks without their witness: for who takes the witness in another process. */
+  witness?: boolean | undefined;
+}
+
+/** What an engine's module is opened with. */
+export interface EngineOptions {
+  /** Milliseconds. */
+  ttl: number;
+  notice: (message: string) => void;
+}
+
+/**
+ * An engine's module: `open` checks the URL and may connect.
+ * @throws {TypeError} for a URL that cannot be
+ * @throws {StoreError} when the server cannot be reached or refuses us
+ */
+interface Engine {
+  open(address: import("./address.ts").Address, options: EngineOptions): Promise<Store>;
+}
+
+const ENGINES: Record<string, () => Promise<Engine>> = {};
+
+const MIN_TTL = 1000;
+const MAX_TTL = 86_400_000;
+
+/** The scheme of a store's URL, in lower case; "" where there is none. */
+const schemeOf = (url: string): string => (/^[a-z][a-z0-9+.-]*(?=:)/i.exec(url)?.[0] ?? "").toLowerCase();
+
+/**
+ * Checks that a URL names an engine that we know.
+ * @throws {TypeError} if not; it names the scheme alone, as what is no URL of ours may hold any secret
+ */
+export function checkStoreUrl(url: string): string {
+  const scheme = schemeOf(url);
+  if (scheme === "file" || Object.hasOwn(ENGINES, scheme)) return url;
+  const known = `file, ${Object.keys(ENGINES).join(", ")}`;
+  throw new TypeError(
+    scheme === ""
+      ? "a store is a URL such as redis://HOST:6379"
+      : `no store has the scheme '${scheme}': (${known})`,
+  );
+}
+
+/** The directory that a `file:` URL names; undefined for another URL. */
+export function directoryOf(url: string): string | undefined {
+  return schemeOf(url) === "file" ? Bun.fileURLToPath(url) : undefined;
+}
+
+/**
+ * Opens a store.
+ * @param url `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` with TLS, `postgres://…`, `etcd://…`,
+ *   or `file:///DIR`
+ * @throws {TypeError} for a URL that names no store
+ * @throws {RangeError} for a `ttl` that is none
+ * @throws {StoreError} when the server cannot be reached, or refuses us
+ */
+export async function openStore(url: string, options: StoreOptions = {}): Promise<Store> {
+  checkStoreUrl(url);
+  const dir = directoryOf(url);
+  if (dir !== undefined) return new (await import("./file.ts")).FileStore({ dir });
+  const [{ Address }, { DEFAULT_TTL }, { milliseconds }, { Witnessed }] = await Promise.all([
+    import("./address.ts"),
+    import("./lease.ts"),
+    import("../duration.ts"),
+    import("./witness.ts"),
+  ]);
+  const ttl = options.ttl === undefined ? DEFAULT_TTL : milliseconds(options.ttl);
+  if (!(ttl >= MIN_TTL && ttl <= MAX_TTL)) throw new RangeError("ttl must be from 1s to 1d");
+  const notice = options.notice ?? ((message) => process.stderr.write(`exclusive: ${message}\n`));
+  const { open } = await ENGINES[schemeOf(url)]!();
+  const engine = await open(new Address(url), { ttl: Math.round(ttl), notice });
+  return options.witness === false ? engine : new Witnessed(engine);
+}
