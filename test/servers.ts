@@ -1,5 +1,7 @@
 /** Real servers for tests: each on a free port of loopback, in a directory of its own, gone when the scope ends. */
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { SQL } from "bun";
 import { command, Process, required, TempDir, until } from "./support.ts";
 
 /** A server that a test has started. */
@@ -44,12 +46,14 @@ export abstract class ServerProcess implements Server {
     await until(async () => !server.running || (await this.answers()), "the server to answer", what);
     if (!server.running) throw new Error(`the server did not start: ${what()}`);
   }
-  async kill(): Promise<void> {
-    this.#process?.kill("SIGKILL");
-    await this.#process?.result;
+  kill(): Promise<void> {
+    return this.end("SIGKILL");
   }
-  async stop(): Promise<void> {
-    this.#process?.kill("SIGTERM");
+  stop(): Promise<void> {
+    return this.end("SIGTERM");
+  }
+  protected async end(signal: NodeJS.Signals): Promise<void> {
+    this.#process?.kill(signal);
     await this.#process?.result;
   }
   async [Symbol.asyncDispose](): Promise<void> {
@@ -110,4 +114,80 @@ export async function certificate(dir: TempDir): Promise<{ cert: string; key: st
   ]);
   if (status !== 0) throw new Error(stderr);
   return { cert, key };
+}
+
+/** Where Debian keeps the programs of PostgreSQL's server: not in PATH. The newest version. */
+const postgresBin = (): string =>
+  Array.from(
+    new Bun.Glob("/usr/lib/postgresql/*/bin").scanSync({ cwd: "/", onlyFiles: false, absolute: true }),
+  )
+    .sort((a, b) => a.localeCompare(b, "en", { numeric: true }))
+    .at(-1) ?? "/usr/lib/postgresql/bin";
+
+export const hasPostgres = (): boolean => required(join(postgresBin(), "postgres"), "postgresql");
+
+export interface PostgresOptions {
+  /** More arguments of postgres. */
+  args?: string[];
+}
+
+/** A real PostgreSQL, with a role `app` that may log in and nothing else. */
+export class PostgresServer extends ServerProcess {
+  readonly #data = this.dir.file("data");
+  /** PostgreSQL does not run as root. */
+  readonly #as =
+    process.getuid?.() === 0 ? "setpriv --reuid postgres --regid postgres --clear-groups".split(" ") : [];
+  #made = false;
+
+  constructor(private readonly options: PostgresOptions = {}) {
+    super();
+  }
+  get url(): string {
+    return `postgres://app:secret%2Fword@127.0.0.1:${this.port}/postgres`;
+  }
+  /** With a role that may do everything. */
+  get adminUrl(): string {
+    return `postgres://admin:secret@127.0.0.1:${this.port}/postgres`;
+  }
+  protected argv(): string[] {
+    const settings = ["unix_socket_directories=", "fsync=off", "max_connections=200", "shared_buffers=16MB"];
+    const args = ["-D", this.#data, "-h", "127.0.0.1", "-p", String(this.port)];
+    args.push(...settings.flatMap((setting) => ["-c", setting]), ...(this.options.args ?? []));
+    return [...this.#as, join(postgresBin(), "postgres"), ...args];
+  }
+  protected async answers(): Promise<boolean> {
+    const { status } = await command(["pg_isready", "-q", "-h", "127.0.0.1", "-p", String(this.port)]);
+    return status === 0;
+  }
+  override async start(): Promise<void> {
+    if (!this.#made) await this.#make();
+    await super.start();
+    if (this.#made) return;
+    await this.admin("CREATE ROLE app LOGIN PASSWORD 'secret/word'");
+    this.#made = true;
+  }
+  async #make(): Promise<void> {
+    if (this.#as.length > 0) await command(["chown", "postgres", this.dir.path]);
+    const password = this.dir.file("password");
+    writeFileSync(password, "secret\n", { mode: 0o644 });
+    const args = ["-D", this.#data, "-U", "admin", "-A", "scram-sha-256", `--pwfile=${password}`, "-N"];
+    const { status, stderr } = await command([...this.#as, join(postgresBin(), "initdb"), ...args]);
+    if (status !== 0) throw new Error(`initdb: ${stderr}`);
+  }
+  /** What a statement gives, run by the administrator. */
+  async admin(statement: string): Promise<Record<string, unknown>[]> {
+    await using sql = new SQL(this.adminUrl, { max: 1 });
+    return await sql.unsafe(statement);
+  }
+  /** Its processes are many: it is told to end them all, and to save nothing. */
+  override async kill(): Promise<void> {
+    await this.end("SIGQUIT");
+  }
+}
+
+/** Starts a PostgreSQL. */
+export async function startPostgres(options?: PostgresOptions): Promise<PostgresServer> {
+  const server = new PostgresServer(options);
+  await server.start();
+  return server;
 }

@@ -31,7 +31,10 @@ interface Engine {
   open(address: import("./address.ts").Address, options: EngineOptions): Promise<Store>;
 }
 
-const ENGINES: Record<string, () => Promise<Engine>> = {};
+const ENGINES: Record<string, () => Promise<Engine>> = {
+  postgres: () => import("./postgres.ts"),
+  postgresql: () => import("./postgres.ts"),
+};
 
 const MIN_TTL = 1000;
 const MAX_TTL = 86_400_000;
