@@ -34,6 +34,8 @@ interface Engine {
 const ENGINES: Record<string, () => Promise<Engine>> = {
   postgres: () => import("./postgres.ts"),
   postgresql: () => import("./postgres.ts"),
+  redis: () => import("./redis.ts"),
+  rediss: () => import("./redis.ts"),
 };
 
 const MIN_TTL = 1000;
