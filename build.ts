@@ -21,6 +21,15 @@ const TARGETS = {
  */
 const NO_COMPILER = 100_000;
 
+/**
+ * What Bun does before any of our code runs, and what nothing tells afterwards: it raises the soft limit of open files
+ * (RLIMIT_NOFILE) to the hard one, by `setrlimit`, and ignores SIGPIPE and SIGXFSZ, by `signal`. The wrapped command
+ * would not get what it gets without us. So these names among the symbols that the program imports become those of
+ * functions that take the same arguments and change nothing. (What we call ourselves is looked up in libc by its
+ * name, which this does not touch. Bun also takes a listener of `process.off` out by `signal`: it stays, idle.)
+ */
+const HARMLESS = { setrlimit: "getrlimit", signal: "abs" } as const;
+
 if (process.argv.includes("--lib")) await buildLibrary();
 else if (process.argv.includes("--all")) await buildRelease();
 else await buildBinary("dist/exclusive");
@@ -53,7 +62,7 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
       ...(target && { target }),
     },
   });
-  if (!target?.includes("darwin")) await keepLimits(unfinished);
+  if (!target?.includes("darwin")) await keepProcessState(unfinished);
   await rename(unfinished, outfile); // over a binary that may be running
 }
 
@@ -73,21 +82,17 @@ function commit(): string {
   return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*");
 }
 
-/**
- * Bun raises the soft limit of open files (RLIMIT_NOFILE) to the hard one before any of our code runs, and nothing
- * tells afterwards what it was: the wrapped command would not get the limit that it gets without us. So the name
- * `setrlimit` among the symbols that the program imports becomes `getrlimit`, a function of the same arguments that
- * leaves the limit alone. (What we call ourselves is looked up in libc by its name, which this does not touch.)
- * @throws where the program does not import it exactly once: then Bun does it in another way, and this must follow
- */
-async function keepLimits(file: string): Promise<void> {
+/** @throws where the program does not import each exactly once: then Bun does it in another way, and this must follow */
+async function keepProcessState(file: string): Promise<void> {
   const program = Buffer.from(await Bun.file(file).bytes());
   const names = dynamicStrings(program);
-  const wanted = Buffer.from("\0setrlimit\0");
-  const at = names.indexOf(wanted);
-  if (at < 0 || names.indexOf(wanted, at + 1) >= 0)
-    throw new Error(`${file}: expected one import of setrlimit`);
-  names.write("getrlimit", at + 1);
+  for (const [imported, harmless] of Object.entries(HARMLESS)) {
+    const wanted = Buffer.from(`\0${imported}\0`);
+    const at = names.indexOf(wanted);
+    if (at < 0 || names.indexOf(wanted, at + 1) >= 0)
+      throw new Error(`${file}: expected one import of ${imported}`);
+    names.write(`${harmless}\0`.slice(0, imported.length), at + 1);
+  }
   await Bun.write(file, program, { mode: 0o755 });
 }
 

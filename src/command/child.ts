@@ -87,7 +87,8 @@ function childChange(pid: number): Change | undefined {
 
 /** Has the command got this signal already, from the one who sent it to us? */
 function hasIt(pid: number, { signal, fromKernel, sender }: ReceivedSignal): boolean {
-  if (!fromKernel) return sender !== 0 && descendsFrom(sender, pid);
+  // What we send ourselves is SIGPIPE, when nobody reads any more what we say.
+  if (!fromKernel) return sender === process.pid || (sender !== 0 && descendsFrom(sender, pid));
   if (signal === SIG.HUP && isSessionLeader()) return false;
   return TERMINAL_SIGNALS.has(signal);
 }

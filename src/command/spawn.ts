@@ -156,10 +156,10 @@ interface Moved {
 }
 
 /**
- * The command gets the default action of these: Bun ignores them and nobody else does. (Whether they were ignored
- * when we were started cannot be known any more.)
+ * Bun ignores these two before our code runs, and nothing tells then whether they were ignored before: the command
+ * gets their default action. Our binary for Linux is built so that they are left alone: see build.ts.
  */
-const DEFAULT_SIGNALS = [SIG.PIPE, SIG.XFSZ] as const;
+const BUN_IGNORES = linux && Bun.main.startsWith("/$bunfs/") ? [] : ([SIG.PIPE, SIG.XFSZ] as const);
 
 /**
  * Starts the command with the signal mask, ignored signals, descriptors and terminal that we were started with.
@@ -168,7 +168,7 @@ const DEFAULT_SIGNALS = [SIG.PIPE, SIG.XFSZ] as const;
 export function start(command: Command): Moved & { pid: number } {
   const { inherited, lockFd } = handOver(command.lockFd);
   const attributes = new Uint8Array(512);
-  const defaults = signalSet(...DEFAULT_SIGNALS);
+  const defaults = signalSet(...BUN_IGNORES);
   // glibc ignores its own two in the command unless told not to.
   if (linux) defaults.set([defaults[3]! | 0x80, defaults[4]! | 0x01], 3);
   c.posix_spawnattr_init(address(attributes));
@@ -204,7 +204,7 @@ function letGo(inherited: readonly number[]): void {
 /** Becomes the command. Returns only when that fails. */
 export function become(command: Command): Moved & { errno: number } {
   const { lockFd } = handOver(command.lockFd);
-  for (const signal of DEFAULT_SIGNALS) setDefault(signal);
+  for (const signal of BUN_IGNORES) setDefault(signal);
   for (const [key, value] of Object.entries(command.env))
     c.setenv(address(cString(key)), address(cString(value)), 1);
   const argv = new StringArray(rawArguments(command.argv));

@@ -7,6 +7,7 @@ import { write } from "../store/kernel.ts";
 import { isIgnored } from "../store/signals.ts";
 import { type Log, spoken } from "./say.ts";
 import { byWhom } from "./show.ts";
+import { dieOf, SIG } from "./signals.ts";
 
 /** A wait that is over sooner is not worth a line. */
 const PATIENCE_MS = 150;
@@ -16,6 +17,8 @@ const REMIND_MS = 10 * 60_000;
 const LOOK_EVERY = 5;
 
 const ERASE = "\r\x1b[K";
+
+const ENDING = { SIGINT: SIG.INT, SIGTERM: SIG.TERM, SIGHUP: SIG.HUP } as const;
 
 /** Shows that we wait, until it is disposed of. */
 export function showWaiting(
@@ -39,7 +42,9 @@ export function showWaiting(
   const show = () => {
     if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
     restore ??= eraseBeforeDeath();
-    write(2, `${ERASE}${`exclusive: ${line()}`.slice(0, (process.stderr.columns || 80) - 1)}`);
+    // Asked each time: `columns` stays what it was when the window changes. A line that wraps could not be erased.
+    const [columns] = process.stderr.getWindowSize();
+    write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, (columns || 80) - 1));
   };
   let shown = 0;
   const tick = async () => {
@@ -62,13 +67,12 @@ export function showWaiting(
 
 /** A signal that ends us leaves a clean line behind. One that we were started ignoring stays ignored, for the command too. */
 function eraseBeforeDeath(): () => void {
-  const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const)
+  const handlers = (Object.keys(ENDING) as (keyof typeof ENDING)[])
     .filter((signal) => !isIgnored(signal))
     .map((signal) => {
       const die = () => {
-        process.off(signal, die);
         write(2, ERASE);
-        process.kill(process.pid, signal);
+        dieOf(ENDING[signal]);
       };
       process.on(signal, die);
       return () => process.off(signal, die);
