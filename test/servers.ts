@@ -191,3 +191,61 @@ export async function startPostgres(options?: PostgresOptions): Promise<Postgres
   await server.start();
   return server;
 }
+
+export const hasEtcd = (): boolean => required("etcd", "etcd-server");
+
+export interface EtcdOptions {
+  /** More arguments of etcd. */
+  args?: string[];
+  /** Where certificate and key are, for TLS. */
+  tls?: { cert: string; key: string };
+}
+
+/** A real etcd of one member. */
+export class EtcdServer extends ServerProcess {
+  readonly peerPort = freePort();
+  constructor(private readonly options: EtcdOptions = {}) {
+    super();
+  }
+  get url(): string {
+    const { tls } = this.options;
+    return `${tls ? "etcds" : "etcd"}://127.0.0.1:${this.port}${tls ? `?cacert=${tls.cert}` : ""}`;
+  }
+  get #endpoint(): string {
+    return `${this.options.tls ? "https" : "http"}://127.0.0.1:${this.port}`;
+  }
+  protected argv(): string[] {
+    const peer = `http://127.0.0.1:${this.peerPort}`;
+    const tls = this.options.tls
+      ? ["--cert-file", this.options.tls.cert, "--key-file", this.options.tls.key]
+      : [];
+    const where = ["--listen-client-urls", this.#endpoint, "--advertise-client-urls", this.#endpoint];
+    const alone = ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer];
+    const cluster = ["--initial-cluster", `default=${peer}`, "--logger", "zap", "--log-level", "error"];
+    const store = ["--data-dir", this.dir.file("data")];
+    return ["etcd", ...where, ...alone, ...cluster, ...store, ...tls, ...(this.options.args ?? [])];
+  }
+  protected async answers(): Promise<boolean> {
+    return this.post("maintenance/status", {}).then(
+      ({ leader }) => leader !== undefined && leader !== "0",
+      () => false,
+    );
+  }
+  /** What the gateway answers. */
+  async post(method: string, body: object): Promise<Record<string, unknown>> {
+    const tls = { rejectUnauthorized: false };
+    const response = await fetch(`${this.#endpoint}/v3/${method}`, {
+      method: "POST",
+      body: JSON.stringify(body),
+      tls,
+    });
+    return (await response.json()) as Record<string, unknown>;
+  }
+}
+
+/** Starts an etcd. */
+export async function startEtcd(options?: EtcdOptions): Promise<EtcdServer> {
+  const server = new EtcdServer(options);
+  await server.start();
+  return server;
+}

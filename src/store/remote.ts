@@ -36,6 +36,8 @@ const ENGINES: Record<string, () => Promise<Engine>> = {
   postgresql: () => import("./postgres.ts"),
   redis: () => import("./redis.ts"),
   rediss: () => import("./redis.ts"),
+  etcd: () => import("./etcd.ts"),
+  etcds: () => import("./etcd.ts"),
 };
 
 const MIN_TTL = 1000;
