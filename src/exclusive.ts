@@ -1,6 +1,7 @@
 /** `exclusive()`: function wrapper and decorator. */
 import { type AcquireOptions, Lock, type LockOptions } from "./lock.ts";
 import { callerName } from "./name.ts";
+import { directoryOf } from "./store/remote.ts";
 
 /** What the lock is, and how long to try for it. Waiting needs an async function. */
 export type ExclusiveOptions = LockOptions & AcquireOptions;
@@ -63,6 +64,9 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?:
   if (!isAsync && (wait || timeout !== undefined || coalesce || signal)) {
     throw new TypeError("exclusive(): to wait for the lock, the function must be async");
   }
+  if (!isAsync && options.store !== undefined && !isFileUrl(options.store)) {
+    throw new TypeError("exclusive(): with a store across the network, the function must be async");
+  }
   const wrapped: AnyFunction = isAsync
     ? async function (...args) {
         await using _ = await new Lock(options).acquire({ wait, timeout, coalesce, signal });
@@ -85,6 +89,8 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?:
   Object.defineProperty(wrapped, "length", { value: fn.length, configurable: true });
   return wrapped as F;
 }
+
+const isFileUrl = (store: unknown): boolean => typeof store === "string" && directoryOf(store) !== undefined;
 
 const isThenable = (value: unknown): value is PromiseLike<unknown> =>
   typeof (value as PromiseLike<unknown> | undefined | null)?.then === "function";

@@ -12,4 +12,5 @@ export { type ExclusiveDecorator, type ExclusiveOptions, exclusive } from "./exc
 export type { Holder, Mode } from "./holder.ts";
 export { type AcquireOptions, Lock, type LockOptions } from "./lock.ts";
 export type { Logger } from "./log.ts";
+export { openStore, type StoreOptions } from "./store/remote.ts";
 export type { Lease, LockStatus, LockStatusJson, Request, Store } from "./store/store.ts";

@@ -5,11 +5,16 @@ import type { Holder } from "./holder.ts";
 import { inform, type Logger } from "./log.ts";
 import { callerName, checkName, lineName, slotName } from "./name.ts";
 import { FileLease, FileStore } from "./store/file.ts";
+import { checkStoreUrl, directoryOf, LazyStore } from "./store/remote.ts";
 import { isIgnored } from "./store/signals.ts";
 import type { Lease, LockStatus, Request, Store } from "./store/store.ts";
 
+/** Where locks can live: a URL, or a store that is open already. */
+type StoreOption = string | Store | undefined;
+
 /** What a lock is. */
-export interface LockOptions {
+// biome-ignore lint/suspicious/noExplicitAny: where nothing says which store it is, any use of it is fine by the types
+export interface LockOptions<S extends StoreOption = any> {
   /** Any string. Default: the absolute path of the file that calls; in a compiled program, the executable's. */
   name?: string | undefined;
   /** Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` if it can be written, else the temp directory. */
@@ -26,6 +31,13 @@ export interface LockOptions {
   label?: string | undefined;
   /** When the lock is held: say so on stderr and exit with status 1. */
   die?: boolean | undefined;
+  /**
+   * Where the lock lives, if not in a file of this machine: `postgres://…`, `redis://…`, `etcd://…` (see `openStore`),
+   * or a store that is open already. `acquire()` and `await using` then: its answers take time.
+   */
+  store?: S;
+  /** With the URL of a store: how long it keeps the lock of a holder that has gone silent. Default `"15s"`. */
+  ttl?: Duration | undefined;
   /** Told of each acquire and release. Default: none, or consola where `EXCLUSIVE_LOG=info`. */
   logger?: Logger | undefined;
 }
@@ -77,27 +89,31 @@ function releaseAtSignals(): void {
   }
 }
 
+/** Calls that cannot wait for an answer: of the types, an argument that nobody can have where there is a store. */
+type SyncOnly<S> = [S] extends [undefined] ? [] : [error: "a store across the network has no answer at once"];
+
 /** A named lock. While one process holds it, no other does. */
-export class Lock implements Disposable, AsyncDisposable {
+// biome-ignore lint/suspicious/noExplicitAny: see LockOptions
+export class Lock<S extends StoreOption = any> implements Disposable, AsyncDisposable {
   readonly name: string;
-  readonly #options: LockOptions;
+  readonly #options: LockOptions<S>;
   readonly #store: Store;
   #lease: Lease | undefined;
   #lockfile: string;
 
   /**
    * @param options what the lock is; nothing is taken yet
-   * @throws {TypeError} for an empty name, or options that exclude each other
+   * @throws {TypeError} for an empty name, options that exclude each other, or a `store` that is none
    */
-  constructor(options: LockOptions = {}) {
+  constructor(options: LockOptions<S> = {}) {
     this.#options = options;
     this.name = checkName(options.name ?? callerName(Lock));
     checkOptions(options);
-    this.#store = new FileStore(options);
+    this.#store = storeFor(options);
     this.#lockfile = this.#store.place(options.slots ? slotName(this.name, 1) : this.name);
   }
 
-  /** Path of the lock file; with slots, of the slot that was taken last. */
+  /** Path of the lock file, or the store's URL without its secrets; with slots, of the slot that was taken last. */
   get lockfile(): string {
     return this.#lockfile;
   }
@@ -112,6 +128,22 @@ export class Lock implements Disposable, AsyncDisposable {
     return this.#store;
   }
 
+  /**
+   * The fencing token of what is held: larger than that of every earlier holder. Undefined for a file, which needs
+   * none: see docs/fencing.md.
+   */
+  get token(): bigint | undefined {
+    return this.#lease?.token;
+  }
+
+  /**
+   * Fires when it can no longer be proven that the lock is ours, with a `LockLost` as its reason, while there is still a
+   * third of the lease to stop what the lock protects. Undefined for a file: such a lock cannot be lost.
+   */
+  get lost(): AbortSignal | undefined {
+    return this.#lease?.lost;
+  }
+
   /** Does this object hold the lock? */
   get held(): boolean {
     return this.#lease !== undefined;
@@ -121,11 +153,12 @@ export class Lock implements Disposable, AsyncDisposable {
    * Takes the lock, or refuses at once: also when this same process holds it.
    * @throws {CannotAcquireLock} when it is held
    * @throws {LockFileError} when the lock file cannot be made or locked
+   * @throws {TypeError} with a store across the network
    */
-  acquireSync(): this {
+  acquireSync(..._: SyncOnly<S>): this {
     const store = this.#store;
     if (!(store instanceof FileStore))
-      throw new TypeError("acquireSync() needs a store of this machine: use acquire()");
+      throw new TypeError("acquireSync() needs a lock in a file: with this store use acquire()");
     for (const name of this.#places()) {
       const lease = store.tryAcquireSync(this.#request(name));
       if (lease !== undefined) return this.#hold(lease);
@@ -138,15 +171,25 @@ export class Lock implements Disposable, AsyncDisposable {
    * @throws {CannotAcquireLock} when it is held and there is nothing to wait for
    * @throws {LockTimeout} when it is still held after `timeout`
    * @throws {LockFileError} when the lock file cannot be made or locked
+   * @throws {StoreError} when the store cannot be reached, or refuses us
    */
   async acquire(options: AcquireOptions = {}): Promise<this> {
     const { signal } = options;
     signal?.throwIfAborted();
-    const lease = await this.#try();
-    if (lease !== undefined) return this.#hold(lease);
-    const timeout = options.timeout === undefined ? undefined : milliseconds(options.timeout);
-    if (timeout === 0 || (timeout === undefined && !options.wait)) return this.#refuse(await this.holder());
-    return this.#hold(await this.#wait(timeout === Number.POSITIVE_INFINITY ? undefined : timeout, options));
+    const given = options.timeout === undefined ? undefined : milliseconds(options.timeout);
+    const waits = options.wait || (given !== undefined && given > 0);
+    const timeout = given === Number.POSITIVE_INFINITY ? undefined : given;
+    const deadline = timeout === undefined ? undefined : timeoutSignal(timeout);
+    const giveUp = AbortSignal.any([signal, deadline].filter((signal) => signal !== undefined));
+    try {
+      const lease = await this.#try(giveUp);
+      if (lease !== undefined) return this.#hold(lease);
+      if (!waits) return this.#refuse(await this.holder());
+      return this.#hold(await this.#waitAny(giveUp, options.coalesce));
+    } catch (error) {
+      if (deadline === undefined || error !== deadline.reason) throw error;
+      return this.#refuse((await this.holder()) ?? undefined, timeout);
+    }
   }
 
   /** Gives the lock back; does nothing when it is not held. */
@@ -154,7 +197,7 @@ export class Lock implements Disposable, AsyncDisposable {
     const lease = this.#lease;
     if (lease === undefined) return;
     if (!(lease instanceof FileLease))
-      throw new TypeError("releaseSync() needs a store of this machine: use release()");
+      throw new TypeError("releaseSync() needs a lock in a file: with this store use release()");
     this.#letGo();
     lease.releaseSync();
     this.#tellReleased(lease);
@@ -170,6 +213,10 @@ export class Lock implements Disposable, AsyncDisposable {
   }
 
   [Symbol.dispose](): void {
+    if (this.#lease !== undefined && !(this.#lease instanceof FileLease)) {
+      this.release().catch(() => {}); // it must not be held for ever because of a word that was forgotten
+      throw new TypeError("to give back a lock of this store takes time: declare it with 'await using'");
+    }
     this.releaseSync();
   }
 
@@ -194,8 +241,8 @@ export class Lock implements Disposable, AsyncDisposable {
    * @throws {CannotAcquireLock} when it is held
    * @throws {LockFileError} when the lock file cannot be made or locked
    */
-  forever(): this {
-    this.acquireSync();
+  forever(...sync: SyncOnly<S>): this {
+    this.acquireSync(...sync);
     releaseAtSignals();
     return this;
   }
@@ -213,23 +260,12 @@ export class Lock implements Disposable, AsyncDisposable {
       : Array.from({ length: slots }, (_, i) => slotName(this.name, i + 1));
   }
 
-  async #try(): Promise<Lease | undefined> {
+  async #try(signal: AbortSignal): Promise<Lease | undefined> {
     for (const name of this.#places()) {
-      const lease = await this.#store.tryAcquire(this.#request(name));
+      const lease = await this.#store.tryAcquire(this.#request(name), signal);
       if (lease !== undefined) return lease;
     }
     return undefined;
-  }
-
-  async #wait(timeout: number | undefined, { signal: given, coalesce }: AcquireOptions): Promise<Lease> {
-    const deadline = timeout === undefined ? undefined : AbortSignal.timeout(timeout);
-    const signals = [given, deadline].filter((signal) => signal !== undefined);
-    try {
-      return await this.#waitAny(AbortSignal.any(signals), coalesce);
-    } catch (error) {
-      if (deadline === undefined || error !== deadline.reason) throw error;
-      return this.#refuse((await this.holder()) ?? undefined, timeout);
-    }
   }
 
   /**
@@ -243,11 +279,11 @@ export class Lock implements Disposable, AsyncDisposable {
     if (this.#options.slots === undefined && !coalesce)
       return store.waitAcquire(this.#request(this.name), signal);
     const next = { name: lineName(this.name), mode: "exclusive" } as const;
-    const line = coalesce ? await store.tryAcquire(next) : await store.waitAcquire(next, signal);
+    const line = coalesce ? await store.tryAcquire(next, signal) : await store.waitAcquire(next, signal);
     if (line === undefined) return this.#refuse(await this.holder());
     try {
       return (
-        (await this.#try()) ??
+        (await this.#try(signal)) ??
         (await firstOf(places, signal, (name, given) => store.waitAcquire(this.#request(name), given)))
       );
     } finally {
@@ -312,6 +348,21 @@ async function firstOf(
   } finally {
     enough.abort();
   }
+}
+
+/** Fires after so long; after no time at all, now. */
+const timeoutSignal = (milliseconds: number): AbortSignal =>
+  milliseconds === 0 ? AbortSignal.abort() : AbortSignal.timeout(milliseconds);
+
+/** @throws {TypeError} for a store that is none, or with options that only files have */
+function storeFor(options: LockOptions): Store {
+  const { store, ttl, dir, file, keep } = options;
+  if (store === undefined) return new FileStore(options);
+  if (dir !== undefined || file !== undefined || keep)
+    throw new TypeError("dir, file and keep are for locks in files: they do not go with store");
+  if (typeof store !== "string") return store as Store;
+  const directory = directoryOf(checkStoreUrl(store));
+  return directory === undefined ? new LazyStore(store, { ttl }) : new FileStore({ dir: directory });
 }
 
 function checkOptions({ slots, file, shared }: LockOptions): void {

@@ -63,8 +63,8 @@ class RedisStore implements Store {
     this.#url = url.href;
   }
 
-  place(name: string): string {
-    return `${this.#address.shown}#${encodeURIComponent(name)}`;
+  place(_name: string): string {
+    return this.#address.shown;
   }
 
   async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
@@ -177,7 +177,12 @@ class RedisStore implements Store {
   #failure(error: unknown): StoreError {
     if (error instanceof StoreError) return error;
     const { code, message, name } = error as Error & { code?: string };
-    const text = name === "TimeoutError" ? "no answer" : this.#address.hide(message);
+    const text =
+      name === "TimeoutError"
+        ? "no answer"
+        : code === "ERR_REDIS_CONNECTION_CLOSED"
+          ? "no connection"
+          : this.#address.hide(message);
     const said = `${this.#address.shown}: ${text}`;
     const refused = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS|NOPERM)/.test(message);
     // While it reads its data back in, a server that has been started again answers so.

@@ -1,6 +1,7 @@
 /** From a URL to a store. Nothing of an engine is loaded before its URL is used. */
 import type { Duration } from "../duration.ts";
-import type { Store } from "./store.ts";
+import { Address } from "./address.ts";
+import type { Lease, LockStatus, Request, Store } from "./store.ts";
 
 /** How a store is used. */
 export interface StoreOptions {
@@ -28,7 +29,7 @@ export interface EngineOptions {
  * @throws {StoreError} when the server cannot be reached or refuses us
  */
 interface Engine {
-  open(address: import("./address.ts").Address, options: EngineOptions): Promise<Store>;
+  open(address: Address, options: EngineOptions): Promise<Store>;
 }
 
 const ENGINES: Record<string, () => Promise<Engine>> = {
@@ -78,8 +79,7 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
   checkStoreUrl(url);
   const dir = directoryOf(url);
   if (dir !== undefined) return new (await import("./file.ts")).FileStore({ dir });
-  const [{ Address }, { DEFAULT_TTL }, { milliseconds }, { Witnessed }] = await Promise.all([
-    import("./address.ts"),
+  const [{ DEFAULT_TTL }, { milliseconds }, { Witnessed }] = await Promise.all([
     import("./lease.ts"),
     import("../duration.ts"),
     import("./witness.ts"),
@@ -90,4 +90,64 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
   const { open } = await ENGINES[schemeOf(url)]!();
   const engine = await open(new Address(url), { ttl: Math.round(ttl), notice });
   return options.witness === false ? engine : new Witnessed(engine);
+}
+
+/** A store by its URL: connected as long as something is asked of it, or held. */
+export class LazyStore implements Store {
+  #users = 0;
+  #opened: Promise<Store> | undefined;
+
+  constructor(
+    private readonly url: string,
+    private readonly options: StoreOptions,
+  ) {}
+
+  async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
+    return this.#use(async (store) => this.#keep(await store.tryAcquire(request, signal)));
+  }
+  async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
+    return this.#use(async (store) => this.#keep(await store.waitAcquire(request, signal))!);
+  }
+  async status(name: string): Promise<LockStatus> {
+    return this.#use((store) => store.status(name));
+  }
+  async list(): Promise<LockStatus[]> {
+    return this.#use((store) => store.list());
+  }
+  place(_name: string): string {
+    return new Address(this.url).shown;
+  }
+  async close(): Promise<void> {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    await (await opened?.catch(() => undefined))?.close();
+  }
+
+  async #use<T>(ask: (store: Store) => Promise<T>): Promise<T> {
+    this.#users++;
+    try {
+      this.#opened ??= openStore(this.url, this.options);
+      return await ask(await this.#opened);
+    } finally {
+      await this.#leave();
+    }
+  }
+
+  /** The connection lasts as long as the lease. */
+  #keep(lease: Lease | undefined): Lease | undefined {
+    if (lease === undefined) return undefined;
+    this.#users++;
+    let release: Promise<void> | undefined;
+    return {
+      place: lease.place,
+      token: lease.token,
+      lost: lease.lost,
+      recordCommand: (pid) => lease.recordCommand?.(pid),
+      release: () => (release ??= lease.release().finally(() => this.#leave())),
+    };
+  }
+
+  async #leave(): Promise<void> {
+    if (--this.#users === 0) await this.close();
+  }
 }
