@@ -110,19 +110,26 @@ const BUNDLE = "/$bunfs/";
 export function callerName(below: Callable): string {
   const file = callerFile(below);
   if (file?.startsWith("file://")) return Bun.fileURLToPath(file);
-  // In a bundle with a source map the file is what it was called when it was built, relative to somewhere.
-  if (file?.startsWith("/") && !file.startsWith(BUNDLE)) return file;
+  if (file !== undefined && !file.startsWith(BUNDLE)) return file;
   return Bun.main.startsWith(BUNDLE) ? process.execPath : Bun.main;
 }
 
+/** So far up is a decorator's file, behind what Bun calls decorators with. */
+const FRAMES = 10;
+
+/**
+ * The first file in the call stack that can be told: not Bun's own code, which has a name without a path, nor code in
+ * a bundle with a source map, which has the name of when it was built, relative to somewhere.
+ */
 function callerFile(below: Callable): string | undefined {
   const { prepareStackTrace, stackTraceLimit } = Error;
   try {
-    Error.stackTraceLimit = 1;
+    Error.stackTraceLimit = FRAMES;
     Error.prepareStackTrace = (_, sites) => sites;
     const holder: { stack?: NodeJS.CallSite[] } = {};
     Error.captureStackTrace(holder, below);
-    return holder.stack?.[0]?.getFileName() ?? undefined;
+    const files = holder.stack?.map((site) => site.getFileName() ?? "") ?? [];
+    return files.find((file) => file.startsWith("/") || file.startsWith("file://"));
   } finally {
     Error.prepareStackTrace = prepareStackTrace;
     Error.stackTraceLimit = stackTraceLimit;
