@@ -2,11 +2,13 @@ import { afterAll, describe, expect, test } from "bun:test";
 import {
   chmodSync,
   chownSync,
+  closeSync,
   copyFileSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -122,12 +124,14 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
   const bin = new TempDir();
   afterAll(() => bin[Symbol.dispose]());
   chmodSync(bin.path, 0o755);
-  const reachable = bin.file("exclusive");
-  const asNobody = (dir: TempDir, ...args: string[]): Promise<Result> => {
-    if (!existsSync(reachable)) copyFileSync(binary, reachable);
-    const prefix = ["setpriv", `--reuid=${NOBODY}`, "--clear-groups"];
-    return command([...prefix, reachable, ...args], { dir, cwd: "/" });
+  const reachable = (): string => {
+    const copy = bin.file("exclusive");
+    if (!existsSync(copy)) copyFileSync(binary, copy);
+    return copy;
   };
+  const asNobody = ["setpriv", `--reuid=${NOBODY}`, "--clear-groups"];
+  const nobody = (dir: TempDir, ...args: string[]): Promise<Result> =>
+    command([...asNobody, reachable(), ...args], { dir, cwd: "/" });
 
   test("that its holder left behind: the lock is to be had, and nothing is written into the file", async () => {
     using dir = new TempDir();
@@ -135,15 +139,14 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
       chmodSync(dir.path, permissions);
       writeFileSync(dir.file(FILE), "999999999\nprecious\n");
       chownSync(dir.file(FILE), NOBODY, NOBODY);
-      linkSync(dir.file(FILE), dir.file("witness")); // sees what is written through the old name
-      rmSync(dir.file("witness"));
-      const inode = lstatSync(dir.file(FILE)).ino;
+      const theirs = openSync(dir.file(FILE), "r"); // sees what is written into it, also when it is deleted
       await using held = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
       await held.says("begun");
       // Not written into, but deleted: in its place is a file of our own, which names us.
       expect(lstatSync(dir.file(FILE))).toMatchObject({ uid: 0 });
-      expect(lstatSync(dir.file(FILE)).ino).not.toBe(inode);
-      const refused = await asNobody(dir, "run", "t", "--", "echo", "no");
+      expect(readFileSync(theirs, "utf8")).toBe("999999999\nprecious\n");
+      closeSync(theirs);
+      const refused = await nobody(dir, "run", "t", "--", "echo", "no");
       expect(refused).toMatchObject({ status: 75, stdout: "" });
       expect(refused.stderr).toContain(`pid ${held.pid}`);
       held.kill();
@@ -158,7 +161,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     for (const permissions of [0o644, 0o666]) {
       writeFileSync(dir.file(FILE), "precious\n");
       chmodSync(dir.file(FILE), permissions);
-      expect(await asNobody(dir, "run", "t", "--", "echo", "mine")).toMatchObject({
+      expect(await nobody(dir, "run", "t", "--", "echo", "mine")).toMatchObject({
         status: 0,
         stdout: "mine\n",
       });
@@ -166,7 +169,9 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
         dir,
       });
       await held.says("begun");
-      expect(await asNobody(dir, "run", "t", "--", "echo", "no")).toMatchObject({ status: 75, stdout: "" });
+      expect(await nobody(dir, "run", "t", "--", "echo", "no")).toMatchObject({ status: 75, stdout: "" });
+      held.kill();
+      await held.result;
     }
     rmSync(dir.file(FILE), { force: true });
   });
@@ -177,7 +182,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     writeFileSync(dir.file(FILE), "precious\n");
     chmodSync(dir.file(FILE), 0o666);
     for (const options of [[], ["--keep"], ["--shared"]]) {
-      const look = await asNobody(dir, "run", ...options, "t", "--", "cat", dir.file(FILE));
+      const look = await nobody(dir, "run", ...options, "t", "--", "cat", dir.file(FILE));
       expect(look).toMatchObject({ status: 0, stdout: "precious\n" });
       expect(readFileSync(dir.file(FILE), "utf8")).toBe("precious\n");
     }
@@ -188,7 +193,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     chmodSync(dir.path, 0o1777);
     writeFileSync(dir.file(FILE), "");
     chmodSync(dir.file(FILE), 0o600);
-    const { status, stdout, stderr } = await asNobody(dir, "run", "t", "--", "echo", "no");
+    const { status, stdout, stderr } = await nobody(dir, "run", "t", "--", "echo", "no");
     expect({ status, stdout }).toEqual({ status: 73, stdout: "" });
     expect(stderr).toContain("a file of the user with id 0, who lets nobody else read it");
   });
@@ -196,15 +201,8 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
   test("that shares the lock is not deleted by one who shares it too", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o777);
-    await using theirs = new Process(
-      [
-        "setpriv",
-        `--reuid=${NOBODY}`,
-        "--clear-groups",
-        ...(await asNobody(dir, "--version"), [reachable]),
-      ].concat(["run", "--shared", "t", "--", "sh", "-c", "echo begun; exec sleep 60"]),
-      { dir, cwd: "/" },
-    );
+    const run = ["run", "--shared", "t", "--", "sh", "-c", "echo begun; exec sleep 60"];
+    await using theirs = new Process([...asNobody, reachable(), ...run], { dir, cwd: "/" });
     await theirs.says("begun");
     const inode = lstatSync(dir.file(FILE)).ino;
     expect(await exclusive(["run", "--shared", "t", "--", "true"], { dir })).toMatchObject({ status: 0 });
@@ -215,7 +213,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
   test("a directory that may not be written", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o755);
-    const { status, stderr } = await asNobody(dir, "run", "t", "--", "true");
+    const { status, stderr } = await nobody(dir, "run", "t", "--", "true");
     expect(status).toBe(73);
     expect(stderr).toContain("name a directory that you may write with --dir or EXCLUSIVE_DIR");
   });
@@ -297,7 +295,7 @@ describe.if(linux && required("strace", "strace"))("a system call that fails", (
   const failing = (dir: TempDir, inject: string, ...args: string[]) =>
     new Process(
       [
-        ..."strace -f -qqq -e signal=none -o /dev/null -P".split(" "),
+        ..."strace -qqq -e signal=none -o /dev/null -P".split(" "),
         dir.file(FILE),
         "-e",
         `inject=${inject}`,
