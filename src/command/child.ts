@@ -3,6 +3,7 @@ import { address, libc, readText } from "../store/kernel.ts";
 import {
   dieOf,
   exit,
+  inForeground,
   isSessionLeader,
   nextSignal,
   type ReceivedSignal,
@@ -39,10 +40,14 @@ const CONTINUE_MS = 20;
 export function supervise(pid: number): Ending {
   let resumed = false;
 
-  /** The command's end, if the change is that. If it was stopped, so are we: whoever started us watches us. */
+  /**
+   * The command's end, if the change is that. If it was stopped by job control, so are we: the shell watches us, and
+   * will continue us both. Not so by a SIGSTOP out of the terminal's sight: who sent it to the command alone will
+   * continue the command alone, and nobody us.
+   */
   function follow(change: Change): Ending | undefined {
     if ("exited" in change || "killed" in change) return change;
-    if (!("stopped" in change)) return undefined;
+    if (!("stopped" in change) || (change.stopped === SIG.STOP && !inForeground())) return undefined;
     suffer(change.stopped);
     // We go on again. A shell's `fg` has continued us both; a SIGCONT to us alone is for the command too.
     resumed = true;

@@ -7,7 +7,7 @@
  * get the mask of the one that starts them; so the main thread blocks all before the engine has started its
  * compiler threads, which it does as soon as any function is hot. Hence: `main.ts` imports `block.ts` before all else.
  */
-import { address, libc } from "../store/kernel.ts";
+import { address, close, libc, O, open } from "../store/kernel.ts";
 import { allSignals, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, signalSet } from "../store/signals.ts";
 
 const linux = process.platform === "linux";
@@ -84,7 +84,7 @@ export function nextSignal(): ReceivedSignal {
       // macOS does not say who sent it. A terminal's signals come while we are in its foreground.
       return {
         signal: siginfo[0]!,
-        fromKernel: [0, 1, 2].some((fd) => c.tcgetpgrp!(fd) === c.getpgrp!()),
+        fromKernel: inForeground(),
         sender: 0,
       };
     }
@@ -101,6 +101,15 @@ export function send(pid: number, signal: number): void {
 /** The default action for a signal. A pending one whose default is to be ignored is gone with this, sigaction(2). */
 export function setDefault(signal: number): void {
   c.signal!(signal, null);
+}
+
+/** Is our process group the one that the terminal sends its signals to? */
+export function inForeground(): boolean {
+  const terminal = open("/dev/tty", O.RDONLY | O.CLOEXEC | O.NONBLOCK);
+  if (terminal < 0) return false;
+  const foreground = c.tcgetpgrp!(terminal) === c.getpgrp!();
+  close(terminal);
+  return foreground;
 }
 
 /** Is this process the leader of its session? A terminal that goes away tells its leader alone. */

@@ -1,0 +1,253 @@
+/** Signals: each reaches the command exactly once, and the wrapper ends as the command ended. */
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import {
+  alive,
+  binary,
+  command,
+  exclusive,
+  type Process,
+  required,
+  start,
+  TempDir,
+  until,
+} from "../support.ts";
+
+const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
+
+/**
+ * Says its pid, then each signal that it gets, and goes on. The highest real-time signal is a fence: what is pending
+ * goes out in the order of the numbers, so all that was sent before has been forwarded when it comes. It ends the command.
+ */
+const LISTENER = `
+import os, signal, sys
+def say(number, _):
+    if number == signal.SIGRTMAX: sys.exit(7)
+    os.write(1, (signal.Signals(number).name + "\\n").encode())
+for number in range(1, 65):
+    if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33): signal.signal(number, say)
+os.write(1, b"pid %d\\n" % os.getpid())
+while True: signal.pause()
+`;
+const listener = ["python3", "-ISc", LISTENER];
+const FENCE = 64;
+
+/** Every signal that a process may be sent and live. */
+const FORWARDED = (
+  [
+    "HUP",
+    "INT",
+    "QUIT",
+    "USR1",
+    "USR2",
+    "ALRM",
+    "TERM",
+    "CONT",
+    "TSTP",
+    "TTIN",
+    "TTOU",
+    "URG",
+    "XCPU",
+    "XFSZ",
+    "VTALRM",
+    "PROF",
+    "WINCH",
+    "IO",
+    "PIPE",
+  ] as const
+).map((name) => `SIG${name}` as NodeJS.Signals);
+
+async function commandPid(wrapper: Process): Promise<number> {
+  await wrapper.says("\n");
+  return Number(/pid (\d+)/.exec(wrapper.stdout)![1]);
+}
+
+const heard = (wrapper: Process) => wrapper.stdout.split("\n").slice(1, -1);
+
+describe.if(here)("signals", () => {
+  for (const signal of FORWARDED) {
+    test.concurrent(`${signal} to the wrapper alone reaches the command once`, async () => {
+      using dir = new TempDir();
+      await using wrapper = start(["run", "t", "--", ...listener], { dir });
+      await commandPid(wrapper);
+      process.kill(wrapper.pid, signal);
+      await wrapper.says(`${signal}\n`);
+      process.kill(wrapper.pid, FENCE);
+      expect(await wrapper.result).toMatchObject({ status: 7 });
+      expect(heard(wrapper)).toEqual([signal]);
+      expect(dir.list()).toEqual([]);
+    });
+  }
+
+  test("signals to the command alone are its own affair, in whatever way it ends", async () => {
+    using dir = new TempDir();
+    await using wrapper = start(["run", "t", "--", ...listener], { dir });
+    const pid = await commandPid(wrapper);
+    process.kill(pid, "SIGTERM");
+    await wrapper.says("SIGTERM");
+    process.kill(pid, "SIGKILL");
+    expect(await wrapper.result).toMatchObject({ status: null, signal: "SIGKILL" });
+    expect(heard(wrapper)).toEqual(["SIGTERM"]);
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("a script that signals its whole process group (kill 0) gets it once", async () => {
+    using dir = new TempDir();
+    const script = `trap 'n=$((n+1))' USR1; n=0; kill -USR1 0; kill -USR2 $PPID; sleep 0.1; echo $n`;
+    const { stdout } = await command(
+      ["setsid", "--wait", binary, "run", "t", "--", "sh", "-c", `trap '' USR2; ${script}`],
+      { dir },
+    );
+    expect(stdout).toBe("1\n");
+  });
+
+  test("timeout(1) around the wrapper ends the command, and says so", async () => {
+    using dir = new TempDir();
+    const timed = (...options: string[]) =>
+      command(["timeout", ...options, "0.3", binary, "run", "t", "--", "sleep", "60"], { dir });
+    expect(await timed()).toMatchObject({ status: 124 });
+    expect(await timed("--foreground")).toMatchObject({ status: 124 });
+    expect(await timed("-s", "INT", "--preserve-status")).toMatchObject({ status: 128 + 2 });
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("timeout(1) inside the wrapper works as it does outside", async () => {
+    using dir = new TempDir();
+    expect(await exclusive(["run", "t", "--", "timeout", "0.2", "sleep", "60"], { dir })).toMatchObject({
+      status: 124,
+    });
+  });
+
+  for (const name of [
+    "HUP",
+    "INT",
+    "QUIT",
+    "ILL",
+    "ABRT",
+    "BUS",
+    "FPE",
+    "KILL",
+    "USR1",
+    "SEGV",
+    "PIPE",
+    "ALRM",
+    "TERM",
+    "XCPU",
+    "SYS",
+  ]) {
+    test.concurrent(`a command that SIG${name} killed: so is the wrapper`, async () => {
+      using dir = new TempDir();
+      const result = await exclusive(["run", "t", "--", "sh", "-c", `ulimit -c 0; kill -${name} $$`], {
+        dir,
+      });
+      expect(result).toMatchObject({ status: null, signal: `SIG${name}`, stderr: "" });
+      expect(dir.list()).toEqual([]);
+    });
+  }
+
+  test("a real-time signal too", async () => {
+    using dir = new TempDir();
+    const script = `${binary} run t -- sh -c 'kill -40 $$'; echo $?`;
+    expect(await command(["bash", "-c", script], { dir })).toMatchObject({ stdout: `${128 + 40}\n` });
+  });
+
+  test("statuses 0 to 255 are the command's own", async () => {
+    using dir = new TempDir();
+    for (const status of [0, 1, 64, 75, 126, 127, 128, 130, 255])
+      expect(await exclusive(["run", "t", "--", "sh", "-c", `exit ${status}`], { dir })).toMatchObject({
+        status,
+      });
+  });
+
+  test("a command that ends before its SIGCHLD is waited for, many times", async () => {
+    using dir = new TempDir();
+    const script = `for i in $(seq 40); do ${binary} run t true || exit 1; done`;
+    expect(await command(["sh", "-c", script], { dir })).toMatchObject({ status: 0, stderr: "" });
+  });
+
+  test("the command leaves a core of its own; the wrapper, dying alike, none", async () => {
+    using dir = new TempDir();
+    const { stdout } = await command(
+      [
+        "bash",
+        "-c",
+        `ulimit -c unlimited; strace -f -qq -e trace=none -e signal=ABRT ${binary} run t sh -c 'kill -ABRT $$' 2>&1; echo`,
+      ],
+      { dir },
+    );
+    // strace tells of each process that a signal ends, and whether it would dump.
+    const ends = stdout.match(/killed by SIGABRT( \(core dumped\))?/g) ?? [];
+    expect(ends.length).toBeGreaterThanOrEqual(2);
+    expect(ends.at(-1)).toBe("killed by SIGABRT");
+  });
+
+  test("nobody reads what the wrapper says: the command does not suffer for it", async () => {
+    using dir = new TempDir();
+    const done = dir.file("done");
+    const script = `{ ${binary} run -v t -- sh -c 'sleep 0.3; echo yes >"$0"' ${done}; } 2>&1 | true`;
+    await command(["bash", "-c", script], { dir });
+    await until(
+      async () => (await Bun.file(done).exists()) && (await Bun.file(done).text()) === "yes\n",
+      "the command's end",
+    );
+  });
+
+  test("SIGSTOP to the command alone, and SIGCONT: the wrapper sees it to its end", async () => {
+    using dir = new TempDir();
+    await using wrapper = start(["run", "t", "--", ...listener], { dir });
+    const pid = await commandPid(wrapper);
+    process.kill(pid, "SIGSTOP");
+    await until(() => state(pid) === "T", "the command to stop");
+    process.kill(pid, "SIGCONT");
+    await wrapper.says("SIGCONT");
+    process.kill(wrapper.pid, FENCE);
+    expect(await wrapper.result).toMatchObject({ status: 7 });
+    expect(heard(wrapper)).toEqual(["SIGCONT"]);
+  });
+
+  test("SIGSTOP to the wrapper alone: the lock stays, the command goes on, SIGCONT is forwarded", async () => {
+    using dir = new TempDir();
+    await using wrapper = start(["run", "t", "--", ...listener], { dir });
+    const pid = await commandPid(wrapper);
+    process.kill(wrapper.pid, "SIGSTOP");
+    await until(() => state(wrapper.pid) === "T", "the wrapper to stop");
+    process.kill(pid, "SIGUSR1");
+    await wrapper.says("SIGUSR1");
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
+    process.kill(wrapper.pid, "SIGCONT");
+    await wrapper.says("SIGCONT");
+    process.kill(wrapper.pid, FENCE);
+    expect(await wrapper.result).toMatchObject({ status: 7 });
+  });
+
+  test("SIGKILL of the wrapper: the lock is held until the command ends", async () => {
+    using dir = new TempDir();
+    await using wrapper = start(["run", "t", "--", ...listener], { dir });
+    const pid = await commandPid(wrapper);
+    wrapper.kill("SIGKILL");
+    await wrapper.result;
+    expect(alive(pid)).toBe(true);
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
+    process.kill(pid, "SIGKILL");
+    expect(await exclusive(["run", "-t", "20", "t", "echo", "free"], { dir })).toMatchObject({
+      stdout: "free\n",
+    });
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("a signal before the command has started is not lost", async () => {
+    using dir = new TempDir();
+    for (let delay = 0; delay < 30; delay++) {
+      await using wrapper = start(["run", "t", "--", "sleep", "60"], { dir });
+      await Bun.sleep(delay / 2);
+      wrapper.kill("SIGTERM");
+      expect(await wrapper.result).toMatchObject({ signal: "SIGTERM", stderr: "" });
+    }
+  });
+});
+
+/** The process's state, proc_pid_stat(5). */
+function state(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  return stat.slice(stat.lastIndexOf(")") + 2)[0]!;
+}
