@@ -51,6 +51,7 @@ export function run(args: string[]): number | Promise<number> {
     throw new UsageError("--if-held coalesce does not go with --file");
   if (policy === "replace" && values.slots !== undefined)
     throw new UsageError("--if-held replace does not go with --slots");
+  if (values.timeout !== undefined) milliseconds(values.timeout); // an error is told also where the lock is free
   const { label, keep, file, dir, shared } = values;
   const lock = new Lock({
     name,
