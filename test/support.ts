@@ -109,6 +109,19 @@ async function read(stream: ReadableStream<Uint8Array>, write: (text: string) =>
 export const start = (args: string[], options?: StartOptions): Process =>
   new Process([binary, ...args], options);
 
+/** Starts a command that holds a lock until it is killed, and waits until it has it. */
+export async function hold(dir: TempDir, name: string, ...options: string[]): Promise<Process> {
+  const holder = start(["run", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 600"], { dir });
+  await holder.says("begun");
+  return holder;
+}
+
+/** The pid that the command itself has: the wrapper's child. */
+export async function commandOf(wrapper: Process): Promise<number> {
+  const { stdout } = await command(["pgrep", "-P", String(wrapper.pid)]);
+  return Number(stdout);
+}
+
 /** Runs `exclusive` to its end. */
 export const exclusive = (args: string[], options?: StartOptions): Promise<Result> =>
   start(args, options).result;

@@ -5,6 +5,7 @@ import { parseOptions } from "./options.ts";
 import { DIR, storeOf } from "./place.ts";
 import { Describer } from "./processes.ts";
 import { complain, emit, jsonLine, print } from "./say.ts";
+import { dieOf, SIG } from "./signals.ts";
 import { table } from "./table.ts";
 
 export const OPTIONS = {
@@ -60,10 +61,10 @@ async function watchLive(store: Store): Promise<never> {
     emit(`${SHOW_CURSOR}\r\n`);
     drawn = 0;
   };
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const) {
-    process.once(signal, () => {
+  for (const signal of ["INT", "TERM", "HUP", "QUIT"] as const) {
+    process.on(`SIG${signal}`, () => {
       leave();
-      process.kill(process.pid, signal); // its handler is gone: we die of it, as anybody else would
+      dieOf(SIG[signal]); // as anybody else would
     });
   }
   process.on("SIGTSTP", () => {

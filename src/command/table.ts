@@ -81,13 +81,5 @@ function pidCell(holder: Holder | undefined): string {
 
 /** The text's beginning, with an ellipsis where it is wider than so many columns. */
 function cut(text: string, width = Number.POSITIVE_INFINITY): string {
-  if (Bun.stringWidth(text) <= width) return text;
-  let kept = "";
-  let columns = 1; // the ellipsis
-  for (const { segment } of new Intl.Segmenter().segment(text)) {
-    columns += Bun.stringWidth(segment);
-    if (columns > width) break;
-    kept += segment;
-  }
-  return `${kept}…`;
+  return Bun.stringWidth(text) <= width ? text : `${Bun.sliceAnsi(text, 0, width - 1)}…`;
 }

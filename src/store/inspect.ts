@@ -16,7 +16,8 @@ interface KernelLock {
   waiters: number;
 }
 
-const LINE = /^\d+: (-> )?FLOCK +\S+ +(READ|WRITE) +(-?\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) /;
+// Who waits behind one who waits is set in more.
+const LINE = /^\d+: +(-> )?FLOCK +\S+ +(READ|WRITE) +(-?\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) /;
 
 /**
  * The flock(2) locks that /proc/locks shows, by file: empty where there is none. Absence proves nothing: it

@@ -1,0 +1,326 @@
+import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import {
+  alive,
+  binary,
+  command,
+  commandOf,
+  exclusive,
+  hold,
+  Process,
+  required,
+  start,
+  startScript,
+  TempDir,
+  until,
+} from "../support.ts";
+
+const stop = (dir: TempDir, ...args: string[]) => exclusive(["stop", ...args], { dir });
+
+/** Holds a lock with a command that does not end by SIGTERM. */
+async function holdStubborn(dir: TempDir, name: string, ...options: string[]): Promise<Process> {
+  const script = "trap '' TERM INT; echo begun; while :; do sleep 0.05; done";
+  const holder = start(["run", ...options, name, "--", "sh", "-c", script], { dir });
+  await holder.says("begun");
+  return holder;
+}
+
+test("the holder gets SIGTERM, and the lock is free", async () => {
+  using dir = new TempDir();
+  const script = "trap 'echo got TERM; exit 7' TERM; echo begun; while :; do sleep 0.05; done";
+  await using holder = start(["run", "job", "--", "sh", "-c", script], { dir });
+  await holder.says("begun");
+  expect(await stop(dir, "job")).toMatchObject({
+    status: 0,
+    stdout: "",
+    stderr: `exclusive: stopped pid ${holder.pid}: 'job' is free\n`,
+  });
+  expect(await holder.result).toMatchObject({ status: 7, stdout: "begun\ngot TERM\n" });
+  expect(dir.list()).toEqual([]);
+});
+
+test("--signal: by name or number", async () => {
+  using dir = new TempDir();
+  for (const signal of ["INT", "SIGINT", "int", "2"]) {
+    const script = "trap 'echo got INT; exit 0' INT; echo begun; while :; do sleep 0.05; done";
+    await using holder = start(["run", "job", "--", "sh", "-c", script], { dir });
+    await holder.says("begun");
+    expect(await stop(dir, "--signal", signal, "job")).toMatchObject({ status: 0 });
+    expect((await holder.result).stdout).toContain("got INT");
+  }
+});
+
+test("after --grace SIGKILL, to the command too; nothing is left", async () => {
+  using dir = new TempDir();
+  await using holder = await holdStubborn(dir, "job");
+  const pid = await commandOf(holder);
+  const told = await stop(dir, "--grace", "100ms", "--json", "job");
+  expect(told).toMatchObject({ status: 0, stderr: "" });
+  expect(JSON.parse(told.stdout)).toMatchObject({
+    name: "job",
+    state: "free",
+    stopped: [holder.pid],
+    left: [],
+  });
+  expect(await holder.result).toMatchObject({ signal: "SIGKILL" });
+  expect(alive(pid)).toBe(false);
+  expect(dir.list()).toEqual([]);
+});
+
+test("--signal KILL: at once", async () => {
+  using dir = new TempDir();
+  await using holder = await holdStubborn(dir, "job");
+  expect(await stop(dir, "-s", "KILL", "--grace", "1h", "job")).toMatchObject({ status: 0 });
+  expect(await holder.result).toMatchObject({ signal: "SIGKILL" });
+});
+
+test("a stopped holder is continued, so that it can end", async () => {
+  using dir = new TempDir();
+  await using holder = await hold(dir, "job");
+  holder.kill("SIGSTOP");
+  await until(
+    async () => (await command(["ps", "-o", "state=", "-p", String(holder.pid)])).stdout.startsWith("T"),
+    "it stops",
+  );
+  expect(await stop(dir, "--grace", "1h", "job")).toMatchObject({ status: 0 });
+  expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
+});
+
+test("a command whose wrapper was killed, and --exec with what it left behind", async () => {
+  using dir = new TempDir();
+  const holder = await hold(dir, "job");
+  const pid = await commandOf(holder);
+  holder.kill("SIGKILL");
+  await holder.result;
+  expect(await stop(dir, "job")).toMatchObject({
+    status: 0,
+    stderr: expect.stringContaining(`stopped pid ${pid}`),
+  });
+  expect(alive(pid)).toBe(false);
+
+  const exec = start(["run", "--exec", "other", "--", "sh", "-c", "sleep 600 & echo begun $!; wait"], {
+    dir,
+  });
+  await exec.says("begun");
+  const child = Number(/begun (\d+)/.exec(exec.stdout)![1]);
+  expect(await stop(dir, "--grace", "100ms", "other")).toMatchObject({ status: 0 });
+  await until(() => !alive(child), "the child is gone");
+});
+
+test("slots and readers: all of them; one slot by its name", async () => {
+  using dir = new TempDir();
+  const slots = [await hold(dir, "convert", "--slots", "3"), await hold(dir, "convert", "--slots", "3")];
+  const readers = [
+    await hold(dir, "index", "-s"),
+    await hold(dir, "index", "-s"),
+    await hold(dir, "index", "-s"),
+  ];
+  expect(await stop(dir, "convert.2")).toMatchObject({ status: 0 });
+  expect((await slots[1]!.result).signal).toBe("SIGTERM");
+  expect(slots[0]!.running).toBe(true);
+  for (const name of ["convert", "index"]) expect(await stop(dir, name)).toMatchObject({ status: 0 });
+  for (const holder of [...slots, ...readers]) expect((await holder.result).signal).toBe("SIGTERM");
+  expect(dir.list()).toEqual([]);
+});
+
+test("not the one who waits: he runs next", async () => {
+  using dir = new TempDir();
+  await using _holder = await hold(dir, "job");
+  await using next = start(["run", "--wait", "job", "--", "sh", "-c", "echo begun; exec sleep 600"], { dir });
+  await until(async () => {
+    return JSON.parse((await exclusive(["status", "--json", "job"], { dir })).stdout).waiters === 1;
+  }, "a waiter");
+  expect(await stop(dir, "job")).toMatchObject({ status: 0 });
+  await next.says("begun");
+  expect(await exclusive(["status", "job"], { dir })).toMatchObject({
+    stdout: expect.stringContaining(`pid ${next.pid}`),
+  });
+});
+
+test("a free lock: nothing to do, status 0", async () => {
+  using dir = new TempDir();
+  expect(await stop(dir, "job")).toMatchObject({ status: 0, stderr: "exclusive: 'job' is free\n" });
+  expect(dir.list()).toEqual([]);
+});
+
+test("refused: a record that names a process that did not take the lock", async () => {
+  using dir = new TempDir();
+  await using victim = new Process(["sleep", "600"]);
+  // A holder that is none of ours, so that the kernel can name nobody whom the record vouches for.
+  await using holder = new Process([
+    "flock",
+    dir.file("exclusive_job.lock"),
+    "sh",
+    "-c",
+    "echo begun; exec sleep 600",
+  ]);
+  await holder.says("begun");
+  const real = await recordOf(victim.pid);
+  const forged = [
+    `${victim.pid}\n`,
+    `${victim.pid}\n${JSON.stringify(real)}\n`, // right in all, but that it has not the lock
+    `${victim.pid}\n${JSON.stringify({ ...real, started: "1" })}\n`, // a pid that is another's by now
+    `${victim.pid}\n${JSON.stringify({ ...real, host: "elsewhere", boot: "another" })}\n`,
+    `${victim.pid}\n${JSON.stringify({ ...real, pidns: "1" })}\n`,
+    `${victim.pid}\n${JSON.stringify({ ...real, command: holder.pid })}\n`,
+    "",
+  ];
+  for (const text of forged) {
+    writeFileSync(dir.file("exclusive_job.lock"), text);
+    expect(await stop(dir, "job")).toMatchObject({
+      status: 77,
+      stderr: expect.stringContaining("is not stopped"),
+    });
+  }
+  expect(victim.running).toBe(true);
+  expect(holder.running).toBe(true);
+});
+
+/** What this process would write of itself if it took a lock. */
+async function recordOf(pid: number) {
+  const stat = await Bun.file(`/proc/${pid}/stat`).text();
+  return {
+    version: 1,
+    host: hostname(),
+    boot: (await Bun.file("/proc/sys/kernel/random/boot_id").text()).trim(),
+    pidns: /\d+/.exec((await command(["readlink", "/proc/self/ns/pid"])).stdout)![0],
+    started: stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19],
+    acquired: new Date().toISOString(),
+    mode: "exclusive",
+  };
+}
+
+test("a forged command in a good record is not killed", async () => {
+  using dir = new TempDir();
+  await using victim = new Process(["sleep", "600"]);
+  await using holder = startScript(
+    `process.on("SIGTERM", () => {}); new Lock({ name: "job" }).acquireSync(); console.log("begun"); setInterval(() => {}, 1e6)`,
+    dir,
+  );
+  await holder.says("begun");
+  const [pid, line] = (await Bun.file(dir.file("exclusive_job.lock")).text()).split("\n");
+  writeFileSync(
+    dir.file("exclusive_job.lock"),
+    `${pid}\n${JSON.stringify({ ...JSON.parse(line!), command: victim.pid })}\n`,
+  );
+  expect(await stop(dir, "--grace", "50ms", "job")).toMatchObject({ status: 0 });
+  expect(await holder.result).toMatchObject({ signal: "SIGKILL" });
+  expect(victim.running).toBe(true);
+});
+
+const unshare = [
+  "unshare",
+  ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
+  "--pid",
+  "--fork",
+  "--mount-proc",
+];
+
+test.if(
+  required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success,
+)("refused: a holder in a pid namespace that we cannot see; not one that we can", async () => {
+  using dir = new TempDir();
+  await using outside = await hold(dir, "job");
+  const asked = await command([...unshare, binary, "stop", "job"], { dir });
+  expect(asked).toMatchObject({ status: 77, stderr: expect.stringContaining("in another pid namespace") });
+  expect(outside.running).toBe(true);
+
+  await using inside = new Process(
+    [...unshare, binary, "run", "in", "--", "sh", "-c", "echo begun; exec sleep 600"],
+    { dir },
+  );
+  await inside.says("begun");
+  expect(await stop(dir, "in")).toMatchObject({ status: 0 });
+  expect(dir.list()).toEqual(["exclusive_job.lock"]);
+});
+
+test.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))(
+  "refused: another user's process",
+  async () => {
+    using dir = new TempDir();
+    (await import("node:fs")).chmodSync(dir.path, 0o755);
+    await using holder = await hold(dir, "job");
+    const asked = await command(
+      ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, "stop", "job"],
+      { dir },
+    );
+    expect(asked.status).toBe(77);
+    expect(holder.running).toBe(true);
+  },
+);
+
+test("wrong usage", async () => {
+  using dir = new TempDir();
+  expect(await stop(dir)).toMatchObject({ status: 64 });
+  expect(await stop(dir, "-s", "TREM", "job")).toMatchObject({
+    status: 64,
+    stderr: expect.stringContaining("did you mean TERM?"),
+  });
+  expect(await stop(dir, "-s", "0", "job")).toMatchObject({ status: 64 });
+  expect(await stop(dir, "-g", "x", "job")).toMatchObject({ status: 64 });
+});
+
+test("run --if-held replace: the new command starts when the old one is gone", async () => {
+  using dir = new TempDir();
+  const script =
+    "trap 'sleep 0.3; echo old ended >> log; exit' TERM; echo begun; while :; do sleep 0.05; done";
+  await using old = start(["run", "job", "--", "sh", "-c", script], { dir, cwd: dir.path });
+  await old.says("begun");
+  const replacing = await exclusive(
+    ["run", "--if-held", "replace", "job", "--", "sh", "-c", "echo new began >> log"],
+    {
+      dir,
+      cwd: dir.path,
+    },
+  );
+  expect(replacing.status).toBe(0);
+  expect(await Bun.file(dir.file("log")).text()).toBe("old ended\nnew began\n");
+  expect(dir.list()).toEqual(["log"]);
+});
+
+test("replace: of many at once one stays, and each of the others was ended", async () => {
+  using dir = new TempDir();
+  await using first = await hold(dir, "job");
+  const all = Array.from({ length: 5 }, () => {
+    return start(["run", "--if-held", "replace", "job", "--", "sh", "-c", "echo begun; exec sleep 600"], {
+      dir,
+    });
+  });
+  expect((await first.result).signal).toBe("SIGTERM");
+  await until(() => all.filter((one) => one.running).length === 1, "one is left");
+  const last = all.find((one) => one.running)!;
+  await last.says("begun");
+  expect((await exclusive(["status", "job"], { dir })).stdout).toContain(`pid ${last.pid}`);
+  last.kill();
+  await last.result;
+});
+
+test("replace: a holder that cannot be stopped is not replaced; --timeout; a signal while it stops the other", async () => {
+  using dir = new TempDir();
+  await using foreign = new Process([
+    "flock",
+    dir.file("exclusive_foreign.lock"),
+    "sh",
+    "-c",
+    "echo begun; exec sleep 600",
+  ]);
+  await foreign.says("begun");
+  const refused = await exclusive(["run", "--if-held", "replace", "foreign", "--", "echo", "no"], { dir });
+  expect(refused).toMatchObject({
+    status: 75,
+    stdout: "",
+    stderr: expect.stringContaining("is not stopped"),
+  });
+
+  await using _stubborn = await holdStubborn(dir, "job");
+  const late = await exclusive(["run", "--if-held", "replace", "-t", "100ms", "job", "--", "echo", "no"], {
+    dir,
+  });
+  expect(late).toMatchObject({ status: 75, stdout: "" });
+  await using waiting = start(["run", "--if-held", "replace", "job", "--", "echo", "no"], { dir });
+  await until(() => waiting.stderr.includes("waiting for 'job'"), "it waits");
+  waiting.kill("SIGTERM");
+  expect(await waiting.result).toMatchObject({ signal: "SIGTERM", stdout: "" });
+  expect(await stop(dir, "-s", "KILL", "job")).toMatchObject({ status: 0 });
+});
