@@ -35,9 +35,10 @@ export function showWaiting(
   let restore: (() => void) | undefined;
 
   const line = () => {
-    const held = holder ? `held${byWhom(holder)}` : "just released";
     const left = deadline === undefined ? "" : `, giving up in ${spoken(deadline - Date.now() + 999)}`;
-    return `waiting for '${printable(lock.name)}', ${held}; waited ${spoken(Date.now() - begun)}${left}`;
+    const held = holder ? `held${byWhom(holder)}` : "just released";
+    // What is of any length comes last: a terminal shows what fits.
+    return `waiting for '${printable(lock.name)}', waited ${spoken(Date.now() - begun)}${left}; ${held}`;
   };
   const show = () => {
     if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
