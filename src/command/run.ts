@@ -144,9 +144,8 @@ function underLock(lock: Lock, argv: string[], log: Log): never {
   lease.recordCommand(pid);
   const ending = supervise(pid);
   lease.releaseSync();
-  log.tell("released", { hold: log.elapsed - acquired, ...ending }, () => {
-    return `released '${printable(lock.name)}' after ${(log.elapsed - acquired).toFixed(3)} s`;
-  });
+  const hold = Number((log.elapsed - acquired).toFixed(3));
+  log.tell("released", { hold, ...ending }, () => `released '${printable(lock.name)}' after ${hold} s`);
   endLike(ending);
 }
 

@@ -298,6 +298,7 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
   expect(free[1]).toMatchObject({ name: "t", exited: 4 });
   expect(free[1]!.hold).toBeGreaterThanOrEqual(0.3);
   expect(free[1]!.hold).toBeLessThan(30);
+  expect(String(free[1]!.hold)).toMatch(/^\d+(\.\d{1,3})?$/);
   expect(new Date(String(free[1]!.time)).getTime()).toBeGreaterThan(
     new Date(String(free[0]!.time)).getTime(),
   );
