@@ -173,7 +173,7 @@ describe.if(here)("signals", () => {
         "-c",
         `ulimit -c unlimited; strace -f -qq -e trace=none -e signal=ABRT ${binary} run t sh -c 'kill -ABRT $$' 2>&1; echo`,
       ],
-      { dir },
+      { dir, cwd: dir.path }, // where the core goes
     );
     // strace tells of each process that a signal ends, and whether it would dump.
     const ends = stdout.match(/killed by SIGABRT( \(core dumped\))?/g) ?? [];
