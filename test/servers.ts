@@ -1,6 +1,6 @@
 /** Real servers for tests: each on a free port of loopback, in a directory of its own, gone when the scope ends. */
 import { writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { SQL } from "bun";
 import { command, Process, required, TempDir, until } from "./support.ts";
 
@@ -37,6 +37,10 @@ export abstract class ServerProcess implements Server {
 
   get pid(): number {
     return this.#process!.pid;
+  }
+  /** What it has written since it was started. */
+  get log(): string {
+    return this.#process === undefined ? "" : this.#process.stdout + this.#process.stderr;
   }
 
   async start(): Promise<void> {
@@ -179,6 +183,19 @@ export class PostgresServer extends ServerProcess {
     await using sql = new SQL(this.adminUrl, { max: 1 });
     return await sql.unsafe(statement);
   }
+  /** From now on clients may use TLS. `used` asks whether the session of this application does. */
+  async enableTls(cert: string, key: string): Promise<{ used(application: string): Promise<boolean> }> {
+    for (const file of [cert, key]) await command(["cp", file, this.#data]);
+    const files = [cert, key].map((file) => join(this.#data, basename(file)));
+    await command([...(this.#as.length > 0 ? ["chown", "postgres"] : ["true"]), ...files]);
+    await command(["chmod", "600", ...files]);
+    const settings = { ssl_cert_file: basename(cert), ssl_key_file: basename(key), ssl: "on" };
+    for (const [name, value] of Object.entries(settings))
+      await this.admin(`ALTER SYSTEM SET ${name} = '${value}'`);
+    await this.admin("SELECT pg_reload_conf()");
+    const query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name =";
+    return { used: async (application) => (await this.admin(`${query} '${application}'`))[0]?.ssl === true };
+  }
   /** Its processes are many: it is told to end them all, and to save nothing. */
   override async kill(): Promise<void> {
     await this.end("SIGQUIT");
@@ -195,6 +212,9 @@ export async function startPostgres(options?: PostgresOptions): Promise<Postgres
 export const hasEtcd = (): boolean => required("etcd", "etcd-server");
 
 export interface EtcdOptions {
+  /** Of a cluster: this member's name, and the peer URL of each. */
+  member?: string;
+  peers?: Map<string, number>;
   /** More arguments of etcd. */
   args?: string[];
   /** Where certificate and key are, for TLS. */
@@ -203,9 +223,12 @@ export interface EtcdOptions {
 
 /** A real etcd of one member. */
 export class EtcdServer extends ServerProcess {
-  readonly peerPort = freePort();
+  readonly #name: string;
+  readonly #peers: Map<string, number>;
   constructor(private readonly options: EtcdOptions = {}) {
     super();
+    this.#name = options.member ?? "alone";
+    this.#peers = options.peers ?? new Map([[this.#name, freePort()]]);
   }
   get url(): string {
     const { tls } = this.options;
@@ -215,15 +238,22 @@ export class EtcdServer extends ServerProcess {
     return `${this.options.tls ? "https" : "http"}://127.0.0.1:${this.port}`;
   }
   protected argv(): string[] {
-    const peer = `http://127.0.0.1:${this.peerPort}`;
-    const tls = this.options.tls
-      ? ["--cert-file", this.options.tls.cert, "--key-file", this.options.tls.key]
-      : [];
+    const { tls, args = [] } = this.options;
+    const peer = (port: number | undefined) => `http://127.0.0.1:${port}`;
+    const own = peer(this.#peers.get(this.#name));
+    const cluster = Array.from(this.#peers, ([name, port]) => `${name}=${peer(port)}`).join();
     const where = ["--listen-client-urls", this.#endpoint, "--advertise-client-urls", this.#endpoint];
-    const alone = ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer];
-    const cluster = ["--initial-cluster", `default=${peer}`, "--logger", "zap", "--log-level", "error"];
-    const store = ["--data-dir", this.dir.file("data")];
-    return ["etcd", ...where, ...alone, ...cluster, ...store, ...tls, ...(this.options.args ?? [])];
+    const peers = [
+      "--listen-peer-urls",
+      own,
+      "--initial-advertise-peer-urls",
+      own,
+      "--initial-cluster",
+      cluster,
+    ];
+    const rest = ["--data-dir", this.dir.file("data"), "--logger", "zap", "--log-level", "error"];
+    const secure = tls ? ["--cert-file", tls.cert, "--key-file", tls.key] : [];
+    return ["etcd", "--name", this.#name, ...where, ...peers, ...rest, ...secure, ...args];
   }
   protected async answers(): Promise<boolean> {
     return this.post("maintenance/status", {}).then(
@@ -241,6 +271,31 @@ export class EtcdServer extends ServerProcess {
     });
     return (await response.json()) as Record<string, unknown>;
   }
+  /** How many requests of each kind it has begun, by the name of the gRPC method. */
+  async requests(): Promise<Map<string, number>> {
+    const text = await (await fetch(`${this.#endpoint}/metrics`)).text();
+    const counts = text.matchAll(/^grpc_server_started_total\{grpc_method="(\w+)".*\} (\d+)$/gm);
+    return new Map(Array.from(counts, ([, method, count]) => [method!, Number(count)]));
+  }
+}
+
+/** Several members of one cluster. */
+export class EtcdCluster implements AsyncDisposable {
+  constructor(readonly members: EtcdServer[]) {}
+  get url(): string {
+    return `etcd://${this.members.map(({ port }) => `127.0.0.1:${port}`).join()}`;
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const member of this.members) await member[Symbol.asyncDispose]();
+  }
+}
+
+/** Starts a cluster. */
+export async function startEtcdCluster(size: number): Promise<EtcdCluster> {
+  const peers = new Map(Array.from({ length: size }, (_, i) => [`member${i}`, freePort()]));
+  const members = Array.from(peers.keys(), (member) => new EtcdServer({ member, peers }));
+  await Promise.all(members.map((member) => member.start()));
+  return new EtcdCluster(members);
 }
 
 /** Starts an etcd. */

@@ -58,6 +58,7 @@ export function keyOf(name: string): bigint {
 
 class PostgresStore implements Store {
   readonly #sessions = new Set<Session>();
+  #closed = false;
 
   constructor(
     private readonly address: Address,
@@ -109,6 +110,7 @@ class PostgresStore implements Store {
         const ended = session?.closed.aborted === true;
         await session?.close();
         signal?.throwIfAborted();
+        if (this.#closed) throw error;
         // A server that restarts, or an administrator, may have ended the session of the holder too.
         const patience = interrupted === undefined ? ended : clock() < interrupted + this.options.ttl;
         if (!patience) throw error;
@@ -160,6 +162,7 @@ class PostgresStore implements Store {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await Promise.all(Array.from(this.#sessions, (session) => session.close()));
   }
 
