@@ -1,3 +1,5 @@
+import { printable } from "./errors.ts";
+
 /** A length of time: milliseconds as a number, or text such as `"500ms"`, `"30s"`, `"1h30m"`, `"30"` (seconds). */
 export type Duration = number | string;
 
@@ -22,7 +24,9 @@ export function milliseconds(duration: Duration): number {
     end += part.length;
   }
   if (end === 0 || end !== text.length) {
-    throw new RangeError(`not a duration: '${duration}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
+    throw new RangeError(
+      `not a duration: '${printable(duration)}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`,
+    );
   }
   return total;
 }

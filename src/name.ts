@@ -8,12 +8,15 @@ const SUFFIX = ".lock";
 const HASH_LENGTH = 64;
 
 /**
- * Checks a lock's name: any string but an empty one, which is most often a variable that was not set.
- * @throws {TypeError} for an empty name
+ * Checks a lock's name: any text but an empty one, which is most often a variable that was not set. Text, because two
+ * names must not become one: bytes that are no UTF-8 all come as U+FFFD, and halves of surrogate pairs are written as it.
+ * @throws {TypeError} for an empty name, and one that is no text
  */
 export function checkName(name: string): string {
   if (typeof name !== "string") throw new TypeError(`a lock's name is a string, not ${typeof name}`);
   if (name === "") throw new TypeError("a lock's name must not be empty (is a variable unset?)");
+  if (!name.isWellFormed() || name.includes("\ufffd"))
+    throw new TypeError("a lock's name must be text in UTF-8, and this one has bytes that are not");
   return name;
 }
 

@@ -8,6 +8,7 @@ import {
   address,
   checked,
   E,
+  errorText,
   libc,
   O,
   open,
@@ -17,6 +18,7 @@ import {
   readText,
 } from "../store/kernel.ts";
 import { signalSet } from "../store/signals.ts";
+import { CommandError, EXIT } from "./exit.ts";
 import { maskAtStart, SIG, setDefault, unblockSignals } from "./signals.ts";
 
 const linux = process.platform === "linux";
@@ -126,6 +128,7 @@ function clearCloseOnExec(fds: readonly number[], spare: number): void {
 /**
  * What the command inherits, made ready: call it last before the command starts. The lock goes to the highest number
  * that the command can have without a table of descriptors that is large for its sake.
+ * @throws {CommandError} where the lock cannot be moved there
  */
 function handOver(lockFd: number): Moved & { inherited: number[] } {
   const inherited = inheritedDescriptors(lockFd);
@@ -135,7 +138,10 @@ function handOver(lockFd: number): Moved & { inherited: number[] } {
   let high = soft < 1024n ? Number(soft) - 1 : 1023;
   while (inherited.includes(high) || inherited.includes(high - 1)) high--;
   clearCloseOnExec(inherited, high - 1);
-  c.dup2(lockFd, high);
+  // Without it the command would run, and nobody would hold the lock.
+  const moved = checked(c.dup2(lockFd, high));
+  if (moved < 0)
+    throw new CommandError(`cannot hand the lock to the command: ${errorText(-moved)}`, EXIT.IO_ERROR);
   c.close(lockFd);
   return { inherited, lockFd: high };
 }

@@ -1,0 +1,200 @@
+/**
+ * Every call on the lock file fails, once and for good, with every error that it could have; and every call is slow
+ * while others fight for the same lock. What comes of it is an error that says so, or a lock that is one.
+ */
+import { afterAll, describe, expect, test } from "bun:test";
+import { readdirSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
+import { Lock } from "../../src/index.ts";
+import { fileName, slotName } from "../../src/name.ts";
+import { FileStore } from "../../src/store/file.ts";
+import { errorText } from "../../src/store/kernel.ts";
+import { required, start, TempDir, until } from "../support.ts";
+import { checkFile, Scene, SECTION } from "./checker.ts";
+import { type Call, callsOf, each, type Outcome, tamper } from "./inject.ts";
+
+const ERRORS = ["ENOSPC", "EROFS", "EACCES", "EMFILE", "EIO", "EINTR", "ENOLCK", "ENOMEM"] as const;
+
+interface Scenario {
+  args: string[];
+  /** The lock whose file is tampered with. */
+  lock: string;
+  /** A file of a crashed holder is there. */
+  leftover?: boolean;
+  /** Somebody has the lock and gives it back when we wait for it. */
+  held?: boolean;
+  thorough?: boolean;
+}
+
+const SCENARIOS: Record<string, Scenario> = {
+  run: { args: ["run", "t"], lock: "t", thorough: true },
+  "run, where a crash has left the file": { args: ["run", "t"], lock: "t", leftover: true },
+  "run --keep": { args: ["run", "--keep", "t"], lock: "t" },
+  "run --shared": { args: ["run", "--shared", "t"], lock: "t" },
+  "run --slots 2": { args: ["run", "--slots", "2", "t"], lock: slotName("t", 1) },
+  "run --exec": { args: ["run", "--exec", "t"], lock: "t" },
+  "run --wait": { args: ["run", "--quiet", "--wait", "t"], lock: "t", held: true },
+};
+
+/** Somebody else's word for it that the lock is held: util-linux's flock(1). */
+const PROOF = 'flock -n "$EXCLUSIVE_LOCKFILE" echo nobody holds it; echo ran';
+
+class Stage extends TempDir {
+  readonly lockfile: string;
+
+  constructor(readonly scenario: Scenario) {
+    super();
+    this.lockfile = this.file(fileName(scenario.lock));
+    if (scenario.leftover) writeFileSync(this.lockfile, '999999\n{"version":1,"mode":"exclusive"}\n');
+  }
+
+  async victim(inject?: string, command = ["sh", "-c", PROOF]): Promise<Outcome> {
+    const store = new FileStore({ dir: this.path });
+    const { args, held } = this.scenario;
+    const lease = held ? store.tryAcquireSync({ name: "t", mode: "exclusive" })! : undefined;
+    const ended = tamper([...args, ...command], this, { inject, path: this.lockfile });
+    let over = false;
+    ended.finally(() => {
+      over = true;
+    });
+    if (lease !== undefined) {
+      await until(async () => over || ((await store.status("t")).waiters ?? 0) > 0, "the victim's wait");
+      lease.releaseSync();
+    }
+    return ended;
+  }
+
+  async calls(): Promise<Call[]> {
+    const { trace, ...result } = await this.victim();
+    expect(result).toMatchObject({ status: 0, stdout: "ran\n", stderr: "" });
+    const calls = callsOf(trace);
+    const end = calls.findIndex(({ name }) => name === "execve");
+    return end < 0 ? calls : calls.slice(0, end);
+  }
+
+  /** The next one gets the lock at once, and leaves nothing. */
+  allIsWell(): void {
+    new Lock({ name: this.scenario.lock, dir: this.path }).acquireSync().releaseSync();
+    expect(readdirSync(this.path)).toEqual([]);
+  }
+}
+
+/** One error in one call, from the nth of its name on if `times` is "+". */
+interface Fault {
+  call: Call;
+  error: (typeof ERRORS)[number];
+  times: "" | "+";
+}
+
+/** Every error once and for good; where not `thorough`, of those that mean the same to us one. */
+function faultsOf(call: Call, thorough: boolean | undefined): Fault[] {
+  const errors = thorough ? ERRORS : (["EIO", "EINTR"] as const);
+  return errors.flatMap((error): Fault[] => {
+    const once: Fault = { call, error, times: "" };
+    // A call that was interrupted is made again: one that is always interrupted is none of this world.
+    return error === "EINTR" ? [once] : [once, { call, error, times: "+" }];
+  });
+}
+
+/** Is this a lock that is one, or an error that says what is wrong? */
+function judge({ error }: Fault, { status, stdout, stderr }: Outcome): string | undefined {
+  if (status === 0) return stdout === "ran\n" && stderr === "" ? undefined : "it says that all went well";
+  if (status !== 73 && status !== 74) return "no exit status for this";
+  if (stdout !== "") return "the command ran all the same";
+  const text = errorText(constants.errno[error]);
+  const said = /^exclusive: cannot [^\n]*\n$/.test(stderr) && stderr.includes(text);
+  return said ? undefined : `it does not say ${text}`;
+}
+
+let failed = 0;
+let delayed = 0;
+afterAll(() => console.log(`fault: ${failed} failures and ${delayed} delays covered`));
+
+describe.if(required("strace", "strace"))("every call on the lock file fails:", () => {
+  for (const [name, scenario] of Object.entries(SCENARIOS)) {
+    test(name, async () => {
+      using model = new Stage(scenario);
+      const calls = await model.calls();
+      expect(calls.length).toBeGreaterThan(5);
+      const faults = calls.flatMap((call) => faultsOf(call, scenario.thorough));
+      const wrong: string[] = [];
+      await each(faults, 2, async (fault) => {
+        using stage = new Stage(scenario);
+        const { call, error, times } = fault;
+        const outcome = await stage.victim(`${call.name}:error=${error}:when=${call.nth}${times}`);
+        const verdict = outcome.fired ? judge(fault, outcome) : "never fired";
+        const { status, stdout, stderr } = outcome;
+        if (verdict !== undefined)
+          wrong.push(
+            `${call.name} ${call.nth}${times} ${error}: ${verdict}: ${JSON.stringify({ status, stdout, stderr })}`,
+          );
+        else failed++;
+        stage.allIsWell();
+      });
+      expect(wrong).toEqual([]);
+    }, 300_000);
+  }
+});
+
+/** Long enough for the others to do all that they do in the meantime. */
+const DELAY_US = 10_000;
+
+describe.if(required("strace", "strace"))("every call on the lock file is slow:", () => {
+  for (const [name, scenario] of Object.entries(SCENARIOS)) {
+    if (scenario.lock !== "t") continue;
+    test(name, async () => {
+      using model = new Stage(scenario);
+      const calls = await model.calls();
+      const points = calls.flatMap(({ name, nth }) =>
+        ["enter", "exit"].map((where) => `${name}:delay_${where}=${DELAY_US}:when=${nth}`),
+      );
+      const attempt = async (inject: string): Promise<boolean> => {
+        using stage = new Stage(scenario);
+        using side = new TempDir();
+        const scene = new Scene(side.file("scene"));
+        const record = scene.recorder();
+        const section = (id: string, mode: string) => [
+          "sh",
+          "-c",
+          SECTION,
+          "sh",
+          scene.dir,
+          "t",
+          mode,
+          id,
+          "0",
+        ];
+        const shared = scenario.args.includes("--shared");
+        const victim = stage.victim(inject, section("victim", shared ? "s" : "x"));
+        let over = false;
+        victim.finally(() => {
+          over = true;
+        });
+        await using other = start(["run", "--wait", "-q", "t", ...section("other", "x")], { dir: stage });
+        while (!over) {
+          try {
+            using _ = new Lock({ name: "t", dir: stage.path }).acquireSync();
+            record.enter("t", "x", "this");
+            record.leave("t", "x", "this");
+          } catch {} // held
+          await Bun.sleep(1);
+        }
+        const { fired, status, stderr } = await victim;
+        if (status !== 75) expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+        expect((await other.result).status).toBe(0);
+        expect(checkFile(scene).violations).toEqual([]);
+        stage.allIsWell();
+        return fired;
+      };
+      await each(points, 2, async (inject) => {
+        // Whom another one is quicker than is refused before it comes to that call.
+        for (let tries = 0; tries < 50; tries++) {
+          if (!(await attempt(inject))) continue;
+          delayed++;
+          return;
+        }
+        throw new Error(`never fired: ${inject}`);
+      });
+    }, 300_000);
+  }
+});
