@@ -187,14 +187,17 @@ class PostgresStore implements Store {
     const { ttl, notice } = this.options;
     // The message makes the transaction's commit wait for the disk: without it a crash could forget the number.
     const [row] = await session.query(
-      `SELECT pg_logical_emit_message(true, 'exclusive', ''), pg_current_xact_id()::text AS token, ${MEMORY} AS memory`,
+      `SELECT pg_logical_emit_message(true, 'exclusive', ''), pg_current_xact_id()::text AS token, 
+         ${MEMORY} AS memory, ${KILLS} AS kills`,
       comment(name, record),
     );
     const token = BigInt(row!.token as string);
+    // A session was ended by an administrator while we waited: it may have been the holder's.
+    if (row!.kills !== session.kills) interrupted = clock();
     const left = ttl - Math.min(row!.memory as number, clock() - interrupted);
     if (left > 0) {
       notice(
-        `${this.address.shown} has ended all sessions a moment ago: waiting ${Math.ceil(left / 1000)} s for a holder of before to stop`,
+        `${this.address.shown} has ended sessions a moment ago: waiting ${Math.ceil(left / 1000)} s for a holder of before to stop`,
       );
       await pause(left, signal);
     }
@@ -247,6 +250,13 @@ const MEMORY = `(1000 * extract(epoch FROM clock_timestamp() -
   greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter))))::float8`;
 
 /**
+ * How many sessions of this database were ended, by an administrator or an error; those whose client has gone are not
+ * among them. Kept since version 14.
+ */
+const KILLS = `(SELECT concat(to_jsonb(d) ->> 'sessions_killed', '+', to_jsonb(d) ->> 'sessions_fatal')
+  FROM pg_stat_database d WHERE datname = current_database())`;
+
+/**
  * Settings of the session. Nothing that a role or a database has as its default may end a wait or a lock. The server
  * notices a client that has vanished, but not before this client counts its lock as lost.
  */
@@ -281,6 +291,8 @@ type Row = Record<string, unknown>;
 class Session {
   #closing: Promise<void> | undefined;
   pid = 0;
+  /** `KILLS` when it began. */
+  kills: unknown;
 
   private constructor(
     private readonly address: Address,
@@ -321,12 +333,13 @@ class Session {
       const session = new Session(address, sql, await sql.reserve(), ended);
       const [row] = await session.query(
         `SELECT pg_backend_pid() AS pid, current_setting('exclusive.session', true) AS mark,
-           pg_is_in_recovery() AS standby, ${settings(ttl)} AS settings`,
+           pg_is_in_recovery() AS standby, ${KILLS} AS kills, ${settings(ttl)} AS settings`,
       );
       if (row!.mark !== mark) throw pooled(address);
       if (row!.standby === true)
         throw new StoreError(`${address.shown} is a read-only standby: locks need the primary server`);
       session.pid = row!.pid as number;
+      session.kills = row!.kills;
       return session;
     } catch (error) {
       await sql.close({ timeout: 0 }).catch(() => {});

@@ -1,11 +1,12 @@
 /** What is PostgreSQL's own: sessions, settings, poolers, and what the server forgets. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { LockLost, StoreError } from "../../src/errors.ts";
 import { openStore } from "../../src/store/remote.ts";
 import type { Lease, Store } from "../../src/store/store.ts";
 import { certificate, freePort, hasPostgres, type PostgresServer, startPostgres } from "../servers.ts";
-import { command, Process, required, TempDir, until } from "../support.ts";
+import { command, Process, required, root, TempDir, until } from "../support.ts";
 
 const TTL = 2000;
 const exclusive = (name: string) => ({ name, mode: "exclusive" as const });
@@ -290,7 +291,7 @@ ${ignored}
       const { lease, after } = await acquired(clients, "restart", began);
       expect(after).toBeGreaterThanOrEqual(TTL);
       expect(lease.token!).toBeGreaterThan(before.token!);
-      expect(clients.notices.join()).toContain("has ended all sessions a moment ago");
+      expect(clients.notices.join()).toContain("has ended sessions a moment ago");
       await lease.release();
     });
 
@@ -313,6 +314,36 @@ ${ignored}
       expect(after).toBeGreaterThanOrEqual(TTL);
       expect(lease.token!).toBeGreaterThan(before.token!);
       await lease.release();
+    });
+
+    test("main lock and witness ended at once by an administrator: a waiter waits for one lease", async () => {
+      await using clients = new Clients();
+      const holder = await clients.open(server.url, true);
+      const lease = (await holder.tryAcquire(exclusive("both")))!;
+      const waiting = (await clients.open(server.url, true)).waitAcquire(exclusive("both"));
+      await until(async () => (await holder.status("both")).waiters === 1, "somebody to wait");
+      const began = performance.now();
+      const held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";
+      await server.admin(`SELECT pg_terminate_backend(pid) FROM (${held}) AS held`);
+      const next = await waiting;
+      expect(performance.now() - began).toBeGreaterThanOrEqual(TTL);
+      expect(next.token!).toBeGreaterThan(lease.token!);
+      await next.release();
+    });
+
+    test("a holder that is killed is followed at once", async () => {
+      await using clients = new Clients();
+      const store = await clients.open(server.url);
+      const remote = join(root, "src/store/remote.ts");
+      const take = `const store = await (await import(${JSON.stringify(remote)})).openStore(${JSON.stringify(server.url)}, { ttl: ${TTL} });
+        await store.tryAcquire({ name: "killed", mode: "exclusive" }); console.log("held"); setInterval(() => {}, 1000);`;
+      await using holder = new Process([process.execPath, "-e", take]);
+      await holder.says("held");
+      const waiting = store.waitAcquire(exclusive("killed"));
+      await until(async () => (await store.status("killed")).waiters === 1, "somebody to wait");
+      holder.kill("SIGKILL");
+      await (await waiting).release();
+      expect(clients.notices).toEqual([]); // it would have said so, had it waited for the lease
     });
 
     test("a waiter whose session is ended goes on, and takes it that the holder's may have been", async () => {
