@@ -1,0 +1,151 @@
+/** `run --exec`: the wrapper becomes the command. And what of the wrapped command's world stays when it ends. */
+import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { alive, binary, command, exclusive, required, start, TempDir, until } from "../support.ts";
+
+const here = process.platform === "linux" && required("pgrep", "procps") && required("bash", "bash");
+const lockfile = (dir: TempDir) => dir.file("exclusive_t.lock");
+
+/** The processes that run our binary. */
+const ofOurs = (within: number[]) =>
+  within.filter((pid) => {
+    try {
+      return readlinkSync(`/proc/${pid}/exe`) === binary;
+    } catch {
+      return false;
+    }
+  });
+
+describe.if(here)("--exec", () => {
+  test("no process of ours is left; the record's pid is the command's; status, list and stop work", async () => {
+    using dir = new TempDir();
+    await using holder = start(
+      ["run", "--exec", "--label", "it", "t", "--", "sh", "-c", "echo $$; sleep 60; :"],
+      { dir },
+    );
+    await holder.says("\n");
+    const pid = Number(holder.stdout);
+    expect(pid).toBe(holder.pid);
+    expect(readFileSync(lockfile(dir), "utf8").split("\n")[0]).toBe(String(pid));
+    const { stdout } = await command(["pgrep", "-P", String(pid)]);
+    expect(ofOurs([pid, ...stdout.split("\n").filter(Boolean).map(Number)])).toEqual([]);
+    const status = await exclusive(["status", "--json", "t"], { dir });
+    expect(JSON.parse(status.stdout)).toMatchObject({
+      state: "held",
+      holder: { pid, alive: true, label: "it" },
+    });
+    const list = await exclusive(["list", "--json"], { dir });
+    expect(JSON.stringify(JSON.parse(list.stdout))).toContain(`"pid":${pid}`);
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
+    // The lock is the last process's that has its descriptor: the sleep is a child of the command.
+    const [child] = stdout.split("\n").map(Number);
+    const stopping = start(["stop", "t"], { dir });
+    expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
+    expect(alive(child!)).toBe(true);
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
+    process.kill(child!);
+    await stopping.result;
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 0 });
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("after a wait too, with one thread and none of our descriptors but the lock's", async () => {
+    using dir = new TempDir();
+    await using first = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
+    await first.says("begun");
+    for (const options of [["-w"], ["-t", "1m"], ["--if-held", "coalesce"]]) {
+      await using second = start(
+        ["run", "--exec", ...options, "t", "--", "sh", "-c", "echo begun; exec sleep 60"],
+        { dir },
+      );
+      if (first.running) {
+        await until(() => readFileSync("/proc/locks", "utf8").includes(` ${second.pid} `), "the waiter");
+        first.kill();
+      }
+      await second.says("begun");
+      expect(readdirSync(`/proc/${second.pid}/task`).length).toBe(1);
+      const descriptors = readdirSync(`/proc/${second.pid}/fd`).map((fd) =>
+        readlinkSync(`/proc/${second.pid}/fd/${fd}`),
+      );
+      expect(descriptors.slice(3)).toEqual([lockfile(dir)]);
+      expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
+      second.kill("SIGKILL");
+      await second.result;
+    }
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 0 });
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("socket activation: LISTEN_PID is the command's pid, and descriptor 3 is there", async () => {
+    using dir = new TempDir();
+    const script = `export LISTEN_FDS=1 LISTEN_PID=$$; exec 3</etc/hostname; exec ${binary} run --exec t -- sh -c 'test $$ = $LISTEN_PID && cat <&3'`;
+    const { stdout } = await command(["bash", "-c", script], { dir });
+    expect(stdout).toBe(readFileSync("/etc/hostname", "utf8"));
+  });
+
+  test("the environment is the one that we were given, and the lock's name", async () => {
+    using dir = new TempDir();
+    const script = `export BAD=$'a\\xff' EXCLUSIVE_NAME=old; exec ${binary} run --exec t env`;
+    const { stdout } = await command(["bash", "-c", script], { dir });
+    const names = stdout.split("\n").filter((line) => /^(BAD|EXCLUSIVE_(NAME|LOCKFILE))=/.test(line));
+    expect(names.sort()).toEqual(["BAD=a\ufffd", `EXCLUSIVE_LOCKFILE=${lockfile(dir)}`, "EXCLUSIVE_NAME=t"]);
+  });
+});
+
+describe.if(here)("descriptors", () => {
+  test("process substitution, a pipe into it, and the end of the input", async () => {
+    using dir = new TempDir();
+    for (const mode of ["", "--exec"]) {
+      const script = `echo piped | ${binary} run ${mode} t -- cat - <(echo one) <(echo two)`;
+      expect(await command(["bash", "-c", script], { dir })).toMatchObject({
+        status: 0,
+        stdout: "piped\none\ntwo\n",
+      });
+    }
+  });
+
+  test.if(required("make", "make"))("make's jobserver reaches a make that is wrapped", async () => {
+    using dir = new TempDir();
+    using source = new TempDir();
+    await Bun.write(source.file("Makefile"), `all:\n\t+@${binary} run t -- $(MAKE) -s -f sub.mk\n`);
+    await Bun.write(source.file("sub.mk"), "all: a b c\na b c:\n\t@echo $@\n");
+    const { stdout, stderr, status } = await command(["make", "-j3", "-s"], { dir, cwd: source.path });
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+    expect(
+      stdout
+        .split("\n")
+        .filter((line) => line.length === 1)
+        .sort(),
+    ).toEqual(["a", "b", "c"]);
+  });
+
+  test("a command that closes its output is not held open by the wrapper", async () => {
+    using dir = new TempDir();
+    const done = dir.file("done");
+    // cat ends when the last writer of the pipe is gone; the command goes on.
+    const script = `exec 3> >(cat; echo three >>${done}); ${binary} run t -- sh -c 'exec 1>&- 3>&-; echo ready >>${done}; sleep 60' 3>&3 | (cat; echo one >>${done}) & exec 3>&-; wait`;
+    await using shell = start(["run", "outer", "--", "setsid", "bash", "-c", script], { dir });
+    await until(
+      async () => (await Bun.file(done).exists()) && (await Bun.file(done).text()).split("\n").length === 4,
+      "both ends",
+      () => shell.stderr,
+    );
+    await command(["bash", "-c", `${binary} stop --dir ${dir.path} t`]);
+    await shell.result;
+    expect(dir.list()).toEqual(["done"]);
+  });
+
+  test("a daemon that the command leaves behind does not keep the lock", async () => {
+    using dir = new TempDir();
+    const { stdout, status } = await exclusive(
+      ["run", "t", "--", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"],
+      { dir },
+    );
+    expect(status).toBe(0);
+    expect(alive(Number(stdout))).toBe(true);
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 0 });
+    process.kill(Number(stdout));
+    expect(dir.list()).toEqual([]);
+  });
+});
