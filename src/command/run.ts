@@ -93,7 +93,6 @@ let endThreads: (() => void) | undefined;
  */
 async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, log: Log): Promise<void> {
   const coalesce = policy === "coalesce";
-  const options: AcquireOptions = { wait: wait || coalesce, timeout, coalesce };
   const [{ showWaiting }, { keepThreads }] = await Promise.all([
     import("./waiting.ts"),
     import("../store/waiter.ts"),
@@ -105,6 +104,10 @@ async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, lo
     return;
   }
   endThreads = keepThreads();
+  // The time runs from our start: what the engine has used up since then is part of it.
+  const given = timeout === undefined ? undefined : milliseconds(timeout);
+  const left = given && Math.max(1, given - log.elapsed * 1000);
+  const options: AcquireOptions = { wait: wait || coalesce, timeout: left, coalesce };
   await lock.acquire(options);
 }
 

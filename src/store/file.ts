@@ -199,10 +199,7 @@ export class FileStore implements Store {
           locked = await waiter.flock(file.fd, how, signal);
         }
         const lease = this.#accept(file, locked, path, request);
-        if (lease === undefined) {
-          while (open.length > 1) kernel.close(open.shift()!);
-          continue;
-        }
+        if (lease === undefined) continue;
         open.pop();
         if (!signal?.aborted) return lease;
         lease.releaseSync(); // with its file, which we may have made
