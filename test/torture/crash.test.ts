@@ -3,11 +3,11 @@
  * the one after a call and before the next. Then nobody may be kept waiting, nor let in beside the command.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { readdirSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
 import { FileStore } from "../../src/store/file.ts";
-import { required, TempDir, until } from "../support.ts";
+import { exclusive, type Process, required, start, TempDir, until } from "../support.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
 import { type Call, callsOf, each, groupLives, type Outcome, tamper } from "./inject.ts";
 
@@ -25,6 +25,8 @@ interface Scenario {
   leftover?: boolean;
   /** Somebody has the lock and gives it back when we wait for it. */
   held?: boolean;
+  /** Somebody runs a command, and the victim is `stop`. */
+  stop?: boolean;
 }
 
 const SCENARIOS: Record<string, Scenario> = {
@@ -34,6 +36,7 @@ const SCENARIOS: Record<string, Scenario> = {
   "run --shared": { args: ["run", "--shared", "t"], names: ["t"], shared: true },
   "run --slots 2": { args: ["run", "--slots", "2", "t"], names: [slotName("t", 1), slotName("t", 2)] },
   "run --exec": { args: ["run", "--exec", "t"], names: ["t"] },
+  stop: { args: ["stop", "--quiet", "t"], names: ["t"], stop: true },
   "run --wait": { args: ["run", "--quiet", "--wait", "t"], names: ["t"], held: true },
 };
 
@@ -45,14 +48,23 @@ class Stage extends TempDir {
   readonly record = this.scene.recorder();
   readonly locks = new TempDir();
 
+  #stopped: Process | undefined;
+
   constructor(readonly scenario: Scenario) {
     super();
     if (scenario.leftover) writeFileSync(this.locks.file(fileName(scenario.names[0]!)), DEAD_RECORD);
   }
 
   async victim(inject?: string): Promise<Outcome> {
-    const { args, held, shared } = this.scenario;
-    const command = ["sh", "-c", SECTION, "sh", this.scene.dir, "t", shared ? "s" : "x", "victim", "0.01"];
+    const { args, held, shared, stop } = this.scenario;
+    if (stop) {
+      const command = ["sh", "-c", 'echo "E t x stopped" >>"$1"; exec sleep 60', "sh", this.scene.log];
+      this.#stopped = start(["run", "t", ...command], { dir: this.locks });
+      await until(() => readFileSync(this.scene.log, "utf8").includes("E t x stopped"), "the command");
+      this.record.kill("stopped");
+    }
+    const section = ["sh", "-c", SECTION, "sh", this.scene.dir, "t", shared ? "s" : "x", "victim", "0.01"];
+    const command = stop ? [] : section;
     const store = new FileStore({ dir: this.locks.path });
     const lease = held ? store.tryAcquireSync({ name: "t", mode: "exclusive" })! : undefined;
     const ended = tamper([...args, ...command], this.locks, { inject });
@@ -69,6 +81,11 @@ class Stage extends TempDir {
 
   /** Everybody may have the lock now, and when they have had it nothing is left. */
   async allIsWell(group: number): Promise<void> {
+    if (this.#stopped !== undefined) {
+      // Whether the first one came to it or not, a second one stops the holder, or finds that all is done.
+      expect(await exclusive(["stop", "--quiet", "t"], { dir: this.locks })).toMatchObject({ status: 0 });
+      await this.#stopped.result;
+    }
     // While the command of a killed wrapper lives, only those may come in who do not meet it: the log tells.
     for (;;) {
       const over = !groupLives(group);
