@@ -95,9 +95,32 @@ export class Process implements AsyncDisposable {
     );
   }
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.running) this.kill("SIGKILL");
+    if (this.running) {
+      const children = descendants(this.pid); // a wrapper that is killed leaves its command
+      this.kill("SIGKILL");
+      for (const pid of children) sendKill(pid);
+    }
     await this.#child.exited;
   }
+}
+
+/** The processes that this one has started, and those that they have. */
+function descendants(ancestor: number): number[] {
+  const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
+  const pairs = stdout
+    .toString()
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number));
+  const below = (parent: number): number[] =>
+    pairs.filter(([, ppid]) => ppid === parent).flatMap(([pid]) => [pid!, ...below(pid!)]);
+  return below(ancestor);
+}
+
+function sendKill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {} // it has ended by itself
 }
 
 async function read(stream: ReadableStream<Uint8Array>, write: (text: string) => void): Promise<void> {

@@ -1,13 +1,13 @@
 /** `exclusive doctor`: do locks in this directory do what they must? Asked of real processes. */
-import { constants } from "node:os";
-import { CannotAcquireLock, printable } from "../errors.ts";
+import { mkdtempSync, rmSync } from "node:fs";
+import { CannotAcquireLock, LockFileError, printable } from "../errors.ts";
 import { Lock } from "../lock.ts";
 import { defaultDirectory } from "../name.ts";
-import { unlink } from "../store/kernel.ts";
 import { EXIT, UsageError } from "./exit.ts";
 import { type FileSystem, fileSystemOf } from "./filesystem.ts";
 import { parseOptions } from "./options.ts";
 import { jsonLine, print } from "./say.ts";
+import { dieOf, SIG } from "./signals.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },
@@ -41,14 +41,36 @@ export async function doctor(args: string[]): Promise<number> {
   return ok ? EXIT.OK : EXIT.NOT_LOCAL;
 }
 
-/** Two processes, this one and a child, and one lock. Whatever ends us, its file goes. */
+/**
+ * A directory in which to try it, so that nothing stays in `dir`, whatever ends us.
+ * @throws {LockFileError} when none can be made
+ */
+function makeRoom(dir: string): Disposable & { path: string } {
+  let path = "";
+  const leave = () => {
+    if (path) rmSync(path, { recursive: true, force: true, maxRetries: 10 });
+  };
+  for (const signal of ["INT", "TERM", "HUP"] as const) {
+    process.on(`SIG${signal}`, () => {
+      leave(); // a child that is about to make a file finds no directory for it
+      dieOf(SIG[signal]);
+    });
+  }
+  try {
+    path = mkdtempSync(`${dir}/exclusive-doctor-`);
+  } catch (error) {
+    const { code = "EIO", message } = error as NodeJS.ErrnoException;
+    throw new LockFileError(`cannot make files in ${printable(dir)}: ${message}`, code, "open", dir);
+  }
+  return { path, [Symbol.dispose]: leave };
+}
+
+/** Two processes, this one and a child, and one lock. */
 async function locksIn(dir: string): Promise<Check[]> {
-  const lock = new Lock({ name: `doctor ${crypto.randomUUID()}`, dir });
-  process.once("exit", () => unlink(lock.lockfile));
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
-    process.once(signal, () => process.exit(128 + constants.signals[signal]));
+  using room = makeRoom(dir);
+  const lock = new Lock({ name: "doctor", dir: room.path });
   const child = (...command: string[]) =>
-    Bun.spawn([...ourselves(), "run", "--exec", "--quiet", "--dir", dir, lock.name, "--", ...command], {
+    Bun.spawn([...ourselves(), "run", "--exec", "--quiet", "--dir", room.path, lock.name, "--", ...command], {
       stdin: "pipe",
       stdout: "pipe",
       stderr: "ignore",

@@ -21,7 +21,14 @@ const json = async (dir: TempDir) => JSON.parse((await list(dir, "--json")).stdo
 const isRoot = process.getuid?.() === 0;
 
 /** In a pid namespace of its own. */
-const unshare = ["unshare", ...(isRoot ? [] : ["--map-root-user"]), "--pid", "--fork", "--mount-proc"];
+const unshare = [
+  "unshare",
+  ...(isRoot ? [] : ["--map-root-user"]),
+  "--pid",
+  "--fork",
+  "--kill-child",
+  "--mount-proc",
+];
 const canUnshare =
   required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;
 

@@ -214,6 +214,7 @@ const unshare = [
   ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
   "--pid",
   "--fork",
+  "--kill-child",
   "--mount-proc",
 ];
 

@@ -99,7 +99,7 @@ test("in a terminal it says so on one line, and Ctrl-C leaves none of it", async
   using dir = new TempDir();
   await using _holder = await hold(dir, "job");
   await using waiting = new TerminalProcess([binary, "wait", "job"], { dir });
-  await waiting.shows("waiting for 'job', held by pid");
+  await waiting.shows(/waiting for 'job'.*held by pid/);
   waiting.type(KEY.CTRL_C);
   expect(await waiting.result).toMatchObject({ signal: "SIGINT" });
   expect(waiting.screen.join("")).not.toContain("waiting");

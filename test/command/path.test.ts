@@ -1,0 +1,37 @@
+import { expect, test } from "bun:test";
+import { exclusive, hold, TempDir } from "../support.ts";
+
+const path = (dir: TempDir, ...args: string[]) => exclusive(["path", ...args], { dir });
+
+test("where the lock's file is: the very one that a holder has", async () => {
+  using dir = new TempDir();
+  for (const name of ["job", "two words", "a/b", "ü", "x".repeat(400)]) {
+    await using holder = await hold(dir, name);
+    const { stdout, status } = await path(dir, name);
+    expect(status).toBe(0);
+    expect(dir.list().map((file) => dir.file(file))).toEqual([stdout.trimEnd()]);
+    holder.kill();
+    await holder.result;
+  }
+});
+
+test("or would be: nothing is made, nor must the directory be there", async () => {
+  using dir = new TempDir();
+  expect(await path(dir, "--dir", dir.file("none/"), "job")).toMatchObject({
+    status: 0,
+    stdout: `${dir.file("none")}/exclusive_job.lock\n`,
+  });
+  expect(dir.list()).toEqual([]);
+});
+
+test("--json; --dir goes before EXCLUSIVE_DIR", async () => {
+  using dir = new TempDir();
+  const { stdout } = await path(dir, "--json", "--dir", "/elsewhere", "two words");
+  expect(JSON.parse(stdout)).toEqual({ name: "two words", lockfile: "/elsewhere/exclusive_two+words.lock" });
+});
+
+test("wrong usage", async () => {
+  using dir = new TempDir();
+  for (const args of [[], ["a", "b"], [""], ["--file", "x", "a"]])
+    expect((await path(dir, ...args)).status).toBe(64);
+});
