@@ -36,8 +36,11 @@ const TERMINAL_SIGNALS = new Set<number>([
 /** How long a command that was stopped with us gets to be continued with us, before we do it. */
 const CONTINUE_MS = 20;
 
-/** Waits for the command's end. Each signal that we get reaches the command once. */
-export function supervise(pid: number): Ending {
+/**
+ * Waits for the command's end. Each signal that we get reaches the command once.
+ * @param seen gets the numbers of the signals that were sent to us
+ */
+export function supervise(pid: number, seen?: Set<number>): Ending {
   let resumed = false;
 
   /**
@@ -68,6 +71,7 @@ export function supervise(pid: number): Ending {
     }
     const received = nextSignal();
     if (received.signal === SIG.CHLD) continue;
+    seen?.add(received.signal);
     if (received.signal === SIG.CONT && resumed) resumed = false;
     else if (!hasIt(pid, received)) send(pid, received.signal);
   }

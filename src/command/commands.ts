@@ -101,6 +101,18 @@ export const COMMANDS: Record<string, CommandEntry> = {
       return { main: doctor, options: OPTIONS };
     },
   },
+  flock: {
+    summary: "flock(1): run a command while holding a lock on a file",
+    operands: "FILE COMMAND [ARG...]",
+    examples: [
+      ["flock -n job.lock ./job.sh", "as util-linux's flock(1), every option"],
+      ["flock --help", ""],
+    ],
+    load: async () => {
+      const { flockFront } = await import("./flock.ts");
+      return { main: (args) => flockFront(args, "exclusive flock"), options: {} };
+    },
+  },
   completion: {
     summary: "print a completion script for a shell",
     operands: "bash|zsh|fish",

@@ -13,7 +13,15 @@ const [command = "", ...rest] = process.argv.slice(2);
 
 /** `run` must start fast: at once, and without what the others need. */
 function main(): number | Promise<number> {
+  if (/(^|\/)flock$/.test(process.argv0)) return flock(process.argv.slice(2), process.argv0);
+  if (command === "flock") return flock(rest, "exclusive flock");
   return command === "run" ? run(rest) : other();
+}
+
+/** flock(1) has its own rules for every argument. */
+async function flock(args: string[], called: string): Promise<number> {
+  const { flockFront } = await import("./flock.ts");
+  return flockFront(args, called);
 }
 
 async function other(): Promise<number> {

@@ -86,7 +86,8 @@ function shortOptions(
   }
 }
 
-function splitOnce(text: string, separator: string): [string, string | undefined] {
+/** The text before the first separator, and the text behind it where there is one. */
+export function splitOnce(text: string, separator: string): [string, string | undefined] {
   const at = text.indexOf(separator);
   return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
 }

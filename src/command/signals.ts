@@ -61,8 +61,15 @@ export function unblockSignals(): void {
 
 /** Lets the signals that came so far have their effect on us. No thread may be started in between. */
 export function takePendingSignals(): void {
-  c.sigprocmask!(SIG_SETMASK, address(maskAtStart), null);
+  interruptible(() => {});
+}
+
+/** Makes a system call that a signal may end, or us in it. No thread may be started in between. */
+export function interruptible<T>(call: () => T, mask = maskAtStart): T {
+  c.sigprocmask!(SIG_SETMASK, address(mask), null);
+  const result = call();
   c.sigprocmask!(SIG_BLOCK, address(all), null);
+  return result;
 }
 
 /** A signal that was sent to us. */

@@ -77,7 +77,7 @@ function splitBlock(block: Uint8Array): Uint8Array[] {
  * Arguments as the bytes we were given: Bun turns what is no UTF-8 into U+FFFD, and such bytes are good file names.
  * @param args the last arguments of this process
  */
-function rawArguments(args: readonly string[]): Uint8Array[] {
+export function rawArguments(args: readonly string[]): Uint8Array[] {
   if (args.some((arg) => arg.includes("\ufffd"))) {
     const all = splitBlock(readFile("/proc/self/cmdline") ?? new Uint8Array());
     if (all.length > args.length) return all.slice(-args.length);
@@ -94,6 +94,29 @@ function environment(extra: Record<string, string>): Uint8Array[] {
   const names = Object.keys(extra).map((key) => encoder.encode(`${key}=`));
   const kept = inherited.filter((entry) => !names.some((name) => name.every((byte, i) => entry[i] === byte)));
   return [...kept, ...Object.entries(extra).map(([key, value]) => cString(`${key}=${value}`))];
+}
+
+const CLOSE_ON_EXEC = /^flags:\s+0?[2367]\d{6}$/m;
+
+/**
+ * Was this descriptor open when we were started? Bun has some of its own, and puts /dev/null in the place of a
+ * closed 0, 1 or 2: with close-on-exec, which no descriptor has that came through an execve(2). Known on Linux only.
+ */
+function wasInherited(fd: number, inherited: readonly number[]): boolean {
+  if (fd > 2) return inherited.includes(fd);
+  if (!linux) return fd >= 0;
+  const info = readText(`/proc/self/fdinfo/${fd}`);
+  return info !== undefined && !CLOSE_ON_EXEC.test(info);
+}
+
+/** Can we have this descriptor from whoever started us? */
+export const isInherited = (fd: number): boolean => wasInherited(fd, inheritedDescriptors(-1));
+
+/** The number that a file opened by a program in our place would get, had it opened none yet: `open(2)`. */
+function lowestFree(inherited: readonly number[]): number {
+  let fd = 0;
+  while (wasInherited(fd, inherited)) fd++;
+  return fd;
 }
 
 /** Descriptors from 3 on that whoever started us left open, without `except` and those of Bun's event loop. */
@@ -126,24 +149,27 @@ function clearCloseOnExec(fds: readonly number[], spare: number): void {
 }
 
 /**
- * What the command inherits, made ready: call it last before the command starts. The lock goes to the highest number
- * that the command can have without a table of descriptors that is large for its sake.
+ * What the command inherits, made ready: call it last before the command starts. `target` is the lock's number there.
  * @throws {CommandError} where the lock cannot be moved there
  */
-function handOver(lockFd: number): Moved & { inherited: number[] } {
+function handOver({ lockFd, lockAt }: Command): Moved & { inherited: number[]; target: number | undefined } {
   const inherited = inheritedDescriptors(lockFd);
   const limits = new BigUint64Array(2);
   c.getrlimit(RLIMIT_NOFILE, address(limits));
   const soft = limits[0]!;
   let high = soft < 1024n ? Number(soft) - 1 : 1023;
-  while (inherited.includes(high) || inherited.includes(high - 1)) high--;
-  clearCloseOnExec(inherited, high - 1);
+  const taken = (fd: number) => inherited.includes(fd) || fd === lockFd;
+  while (taken(high) || taken(high - 1)) high--;
+  const stays = lockAt === "inherited" || lockAt === "lowest" ? [lockFd] : [];
+  clearCloseOnExec([...inherited, ...stays], high - 1);
+  if (lockAt === "lowest") return { inherited, lockFd, target: lowestFree(inherited) };
+  if (lockAt !== undefined) return { inherited, lockFd, target: lockAt === "closed" ? undefined : lockFd };
   // Without it the command would run, and nobody would hold the lock.
   const moved = checked(c.dup2(lockFd, high));
   if (moved < 0)
     throw new CommandError(`cannot hand the lock to the command: ${errorText(-moved)}`, EXIT.IO_ERROR);
   c.close(lockFd);
-  return { inherited, lockFd: high };
+  return { inherited, lockFd: high, target: high };
 }
 
 /** What a command is started with. */
@@ -152,11 +178,19 @@ export interface Command {
   argv: readonly string[];
   /** Variables to add to the environment. */
   env: Record<string, string>;
-  /** The descriptor that holds the lock. It is moved to a high number. */
+  /** The descriptor that holds the lock. */
   lockFd: number;
+  /**
+   * Where the command finds it. By default at the highest number that it can have without a table of descriptors that
+   * is large for its sake. `lowest`: where it would be had the command's parent opened it and nothing else; `inherited`:
+   * at its number, which whoever started us gave it; `closed`: nowhere.
+   */
+  lockAt?: "lowest" | "inherited" | "closed";
+  /** A shell that runs the only argument as a script, with `-c`. */
+  shell?: string;
 }
 
-/** Where the lock's descriptor is now. */
+/** Where the lock's descriptor is now: in us. */
 interface Moved {
   lockFd: number;
 }
@@ -172,7 +206,8 @@ const BUN_IGNORES = linux && Bun.main.startsWith("/$bunfs/") ? [] : ([SIG.PIPE, 
  * @returns its pid, or minus the errno that it could not be started with
  */
 export function start(command: Command): Moved & { pid: number } {
-  const { inherited, lockFd } = handOver(command.lockFd);
+  const { inherited, lockFd, target } = handOver(command);
+  const actions = target === lockFd ? null : moveLock(lockFd, target);
   const attributes = new Uint8Array(512);
   const defaults = signalSet(...BUN_IGNORES);
   // glibc ignores its own two in the command unless told not to.
@@ -185,9 +220,16 @@ export function start(command: Command): Moved & { pid: number } {
   const pid = new Int32Array(1);
   const spawn = (strings: Uint8Array[]) => {
     const argv = new StringArray(strings);
-    return c.posix_spawnp(address(pid), argv.first, null, address(attributes), argv.address, envp.address);
+    return c.posix_spawnp(
+      address(pid),
+      argv.first,
+      actions && address(actions),
+      address(attributes),
+      argv.address,
+      envp.address,
+    );
   };
-  const strings = rawArguments(command.argv);
+  const strings = stringsOf(command);
   let errno = spawn(strings);
   // What execvp(3) does, and so every shell: a file without a known format is a script.
   if (errno === E.ENOEXEC) errno = spawn([cString("/bin/sh"), ...strings]);
@@ -195,6 +237,25 @@ export function start(command: Command): Moved & { pid: number } {
   // Ignored children leave no exit status behind. The command keeps the action; we need it no longer.
   setDefault(SIG.CHLD);
   return { pid: errno === 0 ? pid[0]! : -errno, lockFd };
+}
+
+function stringsOf({ shell, argv }: Command): Uint8Array[] {
+  const strings = rawArguments(argv);
+  return shell === undefined ? strings : [cString(shell), cString("-c"), ...strings];
+}
+
+/** What the child does before it becomes the command: posix_spawn_file_actions_adddup2(3), addclose(3). */
+function moveLock(lockFd: number, target: number | undefined): Uint8Array {
+  const { posix_spawn_file_actions_init, ...add } = libc({
+    posix_spawn_file_actions_init: { args: ["ptr"], returns: "i32" },
+    posix_spawn_file_actions_adddup2: { args: ["ptr", "i32", "i32"], returns: "i32" },
+    posix_spawn_file_actions_addclose: { args: ["ptr", "i32"], returns: "i32" },
+  });
+  const actions = new Uint8Array(512);
+  posix_spawn_file_actions_init(address(actions));
+  if (target !== undefined) add.posix_spawn_file_actions_adddup2(address(actions), lockFd, target);
+  add.posix_spawn_file_actions_addclose(address(actions), lockFd);
+  return actions;
 }
 
 /** Leaves the command alone with its descriptors: who reads from it must see the end when the command closes. */
@@ -209,11 +270,15 @@ function letGo(inherited: readonly number[]): void {
 
 /** Becomes the command. Returns only when that fails. */
 export function become(command: Command): Moved & { errno: number } {
-  const { lockFd } = handOver(command.lockFd);
+  const { lockFd, target } = handOver(command);
+  if (target !== lockFd) {
+    if (target !== undefined) c.dup2(lockFd, target);
+    c.close(lockFd);
+  }
   for (const signal of BUN_IGNORES) setDefault(signal);
   for (const [key, value] of Object.entries(command.env))
     c.setenv(address(cString(key)), address(cString(value)), 1);
-  const argv = new StringArray(rawArguments(command.argv));
+  const argv = new StringArray(stringsOf(command));
   unblockSignals();
   return { errno: -checked(c.execvp(argv.first, argv.address)), lockFd };
 }

@@ -15,14 +15,26 @@ const arm = process.arch === "arm64";
 export const O = linux
   ? {
       RDONLY: 0,
+      WRONLY: 1,
       RDWR: 2,
       CREAT: 0o100,
       EXCL: 0o200,
+      NOCTTY: 0o400,
       NONBLOCK: 0o4000,
       NOFOLLOW: arm ? 0o100000 : 0o400000,
       CLOEXEC: 0o2000000,
     }
-  : { RDONLY: 0, RDWR: 2, CREAT: 0x200, EXCL: 0x800, NONBLOCK: 4, NOFOLLOW: 0x100, CLOEXEC: 0x1000000 };
+  : {
+      RDONLY: 0,
+      WRONLY: 1,
+      RDWR: 2,
+      CREAT: 0x200,
+      EXCL: 0x800,
+      NOCTTY: 0x20000,
+      NONBLOCK: 4,
+      NOFOLLOW: 0x100,
+      CLOEXEC: 0x1000000,
+    };
 
 /** `flock(2)` operations; the same numbers everywhere. */
 export const LOCK = { SH: 1, EX: 2, NB: 4, UN: 8 } as const;
@@ -34,15 +46,23 @@ export const E = linux
       ENOENT: 2,
       ESRCH: 3,
       EINTR: 4,
+      EIO: 5,
       ENOEXEC: 8,
       EBADF: 9,
       EAGAIN: 11,
+      ENOMEM: 12,
       EACCES: 13,
       EEXIST: 17,
       EISDIR: 21,
+      EINVAL: 22,
+      ENFILE: 23,
+      EMFILE: 24,
+      ENOSPC: 28,
       EROFS: 30,
       EPIPE: 32,
+      ERANGE: 34,
       ENAMETOOLONG: 36,
+      ENOLCK: 37,
       ELOOP: 40,
     }
   : {
@@ -50,16 +70,24 @@ export const E = linux
       ENOENT: 2,
       ESRCH: 3,
       EINTR: 4,
+      EIO: 5,
       ENOEXEC: 8,
       EBADF: 9,
       EAGAIN: 35,
+      ENOMEM: 12,
       EACCES: 13,
       EEXIST: 17,
       EISDIR: 21,
+      EINVAL: 22,
+      ENFILE: 23,
+      EMFILE: 24,
+      ENOSPC: 28,
       EROFS: 30,
       EPIPE: 32,
+      ERANGE: 34,
       ENAMETOOLONG: 63,
       ELOOP: 62,
+      ENOLCK: 77,
     };
 
 /** What libc is called. The first that loads is used: glibc, musl, macOS. */
@@ -129,15 +157,24 @@ const pathBytes = new Uint8Array(PATH_MAX);
 const pathAddress = ptr(pathBytes);
 const encoder = new TextEncoder();
 
+/** A path; as bytes where it may be one that is no UTF-8. */
+export type Path = string | Uint8Array;
+
 /** Puts a path where C can read it; false when it is longer than the kernel takes or holds a NUL. */
-function usePath(path: string): boolean {
+function usePath(path: Path): boolean {
+  if (typeof path !== "string") {
+    if (path.length >= PATH_MAX || path.includes(0)) return false;
+    pathBytes.set(path);
+    pathBytes[path.length] = 0;
+    return true;
+  }
   const { read, written } = encoder.encodeInto(path, pathBytes.subarray(0, PATH_MAX - 1));
   pathBytes[written] = 0;
   return read === path.length && !path.includes("\0");
 }
 
 /** `open(2)`; the mode counts where `O.CREAT` is given, less the umask. */
-export function open(path: string, flags: number, mode = 0o644): number {
+export function open(path: Path, flags: number, mode = 0o644): number {
   if (!usePath(path)) return -E.ENAMETOOLONG;
   return checked(
     appleArm ? c.open!(pathAddress, flags, 0, 0, 0, 0, 0, 0, mode) : c.open!(pathAddress, flags, mode),
@@ -161,9 +198,15 @@ export const unlink = (path: string): number =>
 /** Is there a process with this pid? `kill(2)` with signal 0, which asks and sends nothing. */
 export const processExists = (pid: number): boolean => checked(c.kill!(pid, 0)) !== -E.ESRCH;
 
-/** `access(2)` with `W_OK | X_OK`: may files be made in this directory? */
-export const writableDirectory = (path: string): boolean =>
-  usePath(path) && c.access!(pathAddress, 2 | 1) === 0;
+/** What `access(2)` asks for. */
+export const ACCESS = { X: 1, W: 2, R: 4 } as const;
+
+/** `access(2)`. */
+export const access = (path: Path, mode: number): number =>
+  usePath(path) ? checked(c.access!(pathAddress, mode)) : -E.ENAMETOOLONG;
+
+/** May files be made in this directory? */
+export const writableDirectory = (path: string): boolean => access(path, ACCESS.W | ACCESS.X) === 0;
 
 /** Writes all of the bytes at the start of the file. */
 export function pwrite(fd: number, bytes: Uint8Array): number {
@@ -180,8 +223,8 @@ export function pwrite(fd: number, bytes: Uint8Array): number {
 }
 
 /** Writes to a descriptor; for the few words that a command says on stdout and stderr. */
-export function write(fd: number, text: string): number {
-  const bytes = encoder.encode(text);
+export function write(fd: number, text: string | Uint8Array): number {
+  const bytes = typeof text === "string" ? encoder.encode(text) : text;
   let done = 0;
   while (done < bytes.length) {
     const n = checked(Number(c.write!(fd, ptr(bytes, done), bytes.length - done)));

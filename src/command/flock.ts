@@ -1,0 +1,404 @@
+/**
+ * flock(1): what util-linux's `flock` does, in the same words, so that scripts written for it run unchanged.
+ *
+ * The file is locked as it is: created where flock(1) creates it, never written to, never deleted, and the lock ends
+ * when the last descriptor of it is closed. What differs, and why, stands in docs/flock.md.
+ */
+import {
+  ACCESS,
+  access,
+  address,
+  checked,
+  close,
+  E,
+  errorText,
+  flock,
+  LOCK,
+  libc,
+  O,
+  open,
+  write,
+} from "../store/kernel.ts";
+import { Alarm } from "./alarm.ts";
+import { supervise } from "./child.ts";
+import { GetoptError, getopt, type LongOption } from "./getopt.ts";
+import { dieOf, interruptible, SIG, setDefault } from "./signals.ts";
+import { become, type Command, isInherited, rawArguments, start } from "./spawn.ts";
+import { float, int32, NotANumber, OutOfRange, size } from "./strto.ts";
+
+/** Exit statuses: sysexits.h(3head). */
+const EX = {
+  OK: 0,
+  FAILURE: 1,
+  USAGE: 64,
+  DATAERR: 65,
+  NOINPUT: 66,
+  UNAVAILABLE: 69,
+  OSERR: 71,
+  CANTCREAT: 73,
+} as const;
+
+const LETTERS = "sexnoFuw:E:hV?";
+const LONG: readonly LongOption[] = [
+  { name: "shared", key: "s" },
+  { name: "exclusive", key: "x" },
+  { name: "unlock", key: "u" },
+  { name: "nonblocking", key: "n" },
+  { name: "nb", key: "n" },
+  { name: "timeout", key: "w", takesValue: true },
+  { name: "wait", key: "w", takesValue: true },
+  { name: "conflict-exit-code", key: "E", takesValue: true },
+  { name: "close", key: "o" },
+  { name: "no-fork", key: "F" },
+  { name: "verbose", key: "verbose" },
+  { name: "fcntl", key: "fcntl" },
+  { name: "start", key: "start", takesValue: true },
+  { name: "length", key: "length", takesValue: true },
+  { name: "fd", key: "fd", takesValue: true, unabbreviated: true },
+  { name: "help", key: "h" },
+  { name: "version", key: "V" },
+];
+
+const usage = (program: string) => `
+Usage:
+ ${program} [options] <file>|<directory> <command> [<argument>...]
+ ${program} [options] <file>|<directory> -c <command>
+ ${program} [options] <file descriptor number>
+ ${program} [options] --fd <file descriptor number> [<command> [<argument>...]]
+
+Manage file locks from shell scripts.
+
+Options:
+ -s, --shared             get a shared lock
+ -x, --exclusive          get an exclusive lock (default)
+ -u, --unlock             remove a lock
+ -n, --nb, --nonblocking  fail rather than wait
+ -w, --timeout <secs>     wait for a limited amount of time
+ -E, --conflict-exit-code <number>  exit code after conflict or timeout
+ -o, --close              close file descriptor before running command
+ -c, --command <command>  run a single command string through the shell
+ -F, --no-fork            execute command without forking
+     --wait               same as --timeout
+     --fcntl              use fcntl(F_OFD_SETLK) rather than flock()
+     --start <offset>     starting offset for lock (implies --fcntl)
+     --length <number>    number of bytes to lock (implies --fcntl)
+     --fd <number>        lock this file descriptor, and run a command
+     --verbose            increase verbosity
+
+ -h, --help               display this help
+ -V, --version            display version
+
+For more details see flock(1).
+`;
+
+/** The program ends with this status, and says why on stderr where there is something to say. */
+class Failure extends Error {
+  constructor(
+    readonly status: number,
+    message?: string,
+    /** Whether to name `--help`. */
+    readonly help = false,
+  ) {
+    super(message);
+  }
+}
+
+/** Text as C has it: each character is a byte, whatever the bytes mean. */
+const bytesOf = (text: string): Uint8Array => Uint8Array.from(text, (byte) => byte.charCodeAt(0));
+
+function textOf(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes.subarray(0, -1)) text += String.fromCharCode(byte); // without the NUL
+  return text;
+}
+
+let writeErrno = 0;
+let mute = false;
+
+/** Says something on stdout. Where it cannot be written, on either, flock(1) tells at the end: its status is 1. */
+function say(text: string): void {
+  const written = write(1, bytesOf(text));
+  if (written < 0 && -written !== E.EPIPE) writeErrno = -written;
+}
+
+/**
+ * @param args what stands behind the program's name: the last arguments of this process
+ * @param called the name that the program was called by, as argv[0] has it
+ * @returns the exit status
+ */
+export async function flockFront(args: readonly string[], called: string): Promise<number> {
+  const program = called.slice(called.lastIndexOf("/") + 1);
+  const complain = (name: string, message: string, help = false) => {
+    const hint = help ? `Try '${program} --help' for more information.\n` : "";
+    const said = message === "" ? hint : `${name}: ${message}\n${hint}`;
+    mute ||= said !== "" && write(2, bytesOf(said)) < 0;
+  };
+  let status: number;
+  try {
+    status = await run(args, program);
+  } catch (error) {
+    if (error instanceof Failure) {
+      status = error.status;
+      complain(program, error.message, error.help);
+    } else if (error instanceof GetoptError) {
+      status = EX.USAGE;
+      complain(called, error.message, true);
+    } else {
+      throw error;
+    }
+  }
+  if (writeErrno !== 0) complain(program, `write error: ${errorText(writeErrno)}`);
+  return writeErrno !== 0 || mute ? EX.FAILURE : status;
+}
+
+interface Options {
+  operation: number;
+  nonblocking: boolean;
+  /** Seconds. */
+  timeout: number | undefined;
+  conflict: number;
+  close: boolean;
+  noFork: boolean;
+  verbose: boolean;
+  /** By fcntl(2), for this range of bytes. */
+  fcntl: boolean;
+  start: bigint;
+  length: bigint;
+  fd: number | undefined;
+}
+
+async function run(args: readonly string[], program: string): Promise<number> {
+  if (args.length === 0) throw new Failure(EX.USAGE, "not enough arguments", true);
+  const parsed = parse(rawArguments(args).map(textOf));
+  if (parsed === "help" || parsed === "version") {
+    const { version } = await import("./version.ts");
+    say(parsed === "help" ? usage(program) : `${program} from ${await version()}, as in util-linux 2.42\n`);
+    return EX.OK;
+  }
+  const { options, operands } = parsed;
+  if (options.noFork && options.close)
+    throw new Failure(EX.USAGE, "the --no-fork and --close options are incompatible");
+  const named = options.fd === undefined;
+  const commandAt = named ? 1 : 0;
+  const command = commandOf(operands.slice(commandAt), args.slice(args.length - operands.length + commandAt));
+  if (named && operands.length === 0)
+    throw new Failure(EX.USAGE, "requires file descriptor, file or directory");
+  const file = named && command ? new File(operands[0]!, options) : undefined;
+  const fd = file ? file.open() : (options.fd ?? number(int32, operands[0]!, "bad file descriptor"));
+
+  const begun = performance.now();
+  const lockFd = acquire(fd, file, options);
+  if (options.verbose) {
+    const took = Math.round((performance.now() - begun) * 1000);
+    const seconds = Math.floor(took / 1e6);
+    const micros = String(took % 1e6).padStart(6, "0");
+    say(`${program}: getting lock took ${seconds}.${micros} seconds\n`);
+  }
+  if (!command) return EX.OK;
+  if (options.verbose) say(`${program}: executing ${command.name}\n`);
+  const lockAt = options.close ? "closed" : file ? "lowest" : "inherited";
+  return execute({ ...command, env: {}, lockFd, lockAt }, command.name, options.noFork);
+}
+
+/** Options and the rest; or what is asked for instead of a lock. */
+function parse(args: string[]): { options: Options; operands: string[] } | "help" | "version" {
+  const options: Options = {
+    operation: LOCK.EX,
+    nonblocking: false,
+    timeout: undefined,
+    conflict: 1,
+    close: false,
+    noFork: false,
+    verbose: false,
+    fcntl: false,
+    start: 0n,
+    length: 0n,
+    fd: undefined,
+  };
+  const reading = getopt(args, LETTERS, LONG);
+  let next = reading.next();
+  for (; !next.done; next = reading.next()) {
+    const [key, value] = next.value;
+    if (key === "s") options.operation = LOCK.SH;
+    else if (key === "e" || key === "x") options.operation = LOCK.EX;
+    else if (key === "u") options.operation = LOCK.UN;
+    else if (key === "n") options.nonblocking = true;
+    else if (key === "o") options.close = true;
+    else if (key === "F") options.noFork = true;
+    else if (key === "verbose") options.verbose = true;
+    else if (key === "fcntl") options.fcntl = true;
+    else if (key === "w") options.timeout = number(float, value, "invalid timeout value");
+    else if (key === "E") {
+      options.conflict = number(int32, value, "invalid exit code");
+      if (options.conflict < 0 || options.conflict > 255)
+        throw new Failure(EX.USAGE, "exit code out of range (expected 0 to 255)");
+    } else if (key === "start") {
+      options.start = number(size, value, "invalid as start offset", true);
+      options.fcntl = true;
+    } else if (key === "length") {
+      options.length = number(size, value, "invalid as length of lock range", true);
+      options.fcntl = true;
+    } else if (key === "fd") options.fd = number(int32, value, "bad file descriptor");
+    else if (key === "h") return "help";
+    else if (key === "V") return "version";
+    else throw new Failure(EX.USAGE, "", true);
+  }
+  return { options, operands: next.value };
+}
+
+/** @throws {Failure} saying `what`, and why where the C library names a reason */
+function number<T>(read: (text: string) => T, text: string, what: string, reason = false): T {
+  try {
+    return read(text);
+  } catch (error) {
+    const errno = error instanceof OutOfRange ? E.ERANGE : error instanceof NotANumber ? E.EINVAL : 0;
+    if (errno === 0) throw error;
+    const because = reason || errno === E.ERANGE ? `: ${errorText(errno)}` : "";
+    throw new Failure(EX.USAGE, `${what}: '${text}'${because}`);
+  }
+}
+
+/**
+ * The command, as operands name it.
+ * @param args the same operands, as this process has them
+ */
+function commandOf(
+  operands: string[],
+  args: string[],
+): (Pick<Command, "argv" | "shell"> & { name: string }) | undefined {
+  const [name] = operands;
+  if (name === undefined) return undefined;
+  if (name !== "-c" && name !== "--command") return { argv: args, name };
+  if (operands.length !== 2) throw new Failure(EX.USAGE, `${name} requires exactly one command argument`);
+  const shell = process.env.SHELL || "/bin/sh";
+  return { argv: args.slice(1), shell, name: shell };
+}
+
+/** The file that is locked, opened as flock(1) opens it. */
+class File {
+  readonly #path: Uint8Array;
+  #flags: number;
+
+  constructor(
+    readonly name: string,
+    { fcntl, operation }: Options,
+  ) {
+    this.#path = bytesOf(name);
+    // An exclusive lock by fcntl(2) needs a descriptor that can write.
+    this.#flags = fcntl && operation === LOCK.EX ? O.WRONLY : O.RDONLY;
+  }
+
+  /** @throws {Failure} */
+  open(): number {
+    const flags = O.NOCTTY | O.CLOEXEC;
+    let fd = interruptible(() => open(this.#path, this.#flags | O.CREAT | flags, 0o666)); // a FIFO waits
+    if (fd === -E.EISDIR) {
+      this.#flags = O.RDONLY;
+      fd = open(this.#path, flags);
+    }
+    if (fd >= 0) return fd;
+    const status = ([E.ENOMEM, E.EMFILE, E.ENFILE] as number[]).includes(-fd)
+      ? EX.OSERR
+      : ([E.EROFS, E.ENOSPC] as number[]).includes(-fd)
+        ? EX.CANTCREAT
+        : EX.NOINPUT;
+    throw new Failure(status, `cannot open lock file ${this.name}: ${errorText(-fd)}`);
+  }
+
+  /**
+   * NFS makes fcntl(2) locks of flock(2) ones, and so an exclusive lock of a file that is open for reading fails there:
+   * opens it for both.
+   * @returns the new descriptor, or minus an errno where that does not help
+   */
+  reopen(fd: number, errno: number): number {
+    if (this.#flags === O.RDWR) return -errno;
+    const allowed = access(this.#path, ACCESS.R | ACCESS.W);
+    if (allowed < 0) return allowed;
+    close(fd);
+    this.#flags = O.RDWR;
+    const reopened = this.open();
+    return this.#flags === O.RDWR ? reopened : -E.EISDIR;
+  }
+}
+
+/**
+ * Takes the lock, or gives it up where that is asked for.
+ * @returns the descriptor that has it: another one where the file had to be opened anew
+ */
+function acquire(fd: number, file: File | undefined, options: Options): number {
+  const { operation, timeout, conflict, verbose } = options;
+  const none = timeout !== undefined && Math.trunc(timeout * 1e6) === 0; // a timer of 0 would be none
+  const nonblocking = options.nonblocking || none;
+  if (timeout !== undefined && !none && !(timeout > 0 && timeout < 2 ** 63))
+    throw new Failure(EX.OSERR, `cannot set up timer: ${errorText(E.EINVAL)}`);
+  const lock = options.fcntl ? ofdLock(options) : flock;
+  if (!file && !isInherited(fd)) throw new Failure(EX.DATAERR, `${fd}: ${errorText(E.EBADF)}`);
+  let lockFd = fd;
+  using waits = new DisposableStack();
+  let alarm: Alarm | undefined;
+  for (;;) {
+    let result = lock(lockFd, operation | LOCK.NB);
+    if (result === -E.EAGAIN && !nonblocking) {
+      if (timeout) alarm ??= waits.use(new Alarm(timeout));
+      result = interruptible(() => lock(lockFd, operation), alarm?.mask);
+    }
+    if (result === 0) return lockFd;
+    if (result === -E.EINTR) {
+      if (!alarm?.expired) continue;
+      throw new Failure(conflict, verbose ? "timeout while waiting to get lock" : "");
+    }
+    if (result === -E.EAGAIN || result === -E.EACCES)
+      throw new Failure(conflict, verbose ? "failed to get lock" : "");
+    let errno = -result;
+    if ((errno === E.EIO || errno === E.EBADF) && file && operation !== LOCK.SH) {
+      const reopened = file.reopen(lockFd, errno);
+      if (reopened >= 0) {
+        lockFd = reopened;
+        continue;
+      }
+      errno = -reopened;
+    }
+    const status = errno === E.ENOLCK || errno === E.ENOMEM ? EX.OSERR : EX.DATAERR;
+    throw new Failure(status, `${file?.name ?? fd}: ${errorText(errno)}`);
+  }
+}
+
+const F_OFD_SETLK = 37;
+const F_OFD_SETLKW = 38;
+const LOCK_TYPES: Record<number, number> = { [LOCK.SH]: 0, [LOCK.EX]: 1, [LOCK.UN]: 2 };
+
+/** Open file description locks, fcntl(2), in the shape of `flock`. */
+function ofdLock({ start, length }: Options): (fd: number, operation: number) => number {
+  if (process.platform !== "linux") {
+    throw new Failure(
+      EX.UNAVAILABLE,
+      "--fcntl, --start and --length need open file description locks, which only Linux has",
+    );
+  }
+  const { fcntl } = libc({ fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" } });
+  return (fd, operation) => {
+    const request = new BigInt64Array(4); // struct flock: type and whence (SEEK_SET), start, length, pid
+    new Int16Array(request.buffer)[0] = LOCK_TYPES[operation & ~LOCK.NB]!;
+    request[1] = BigInt.asIntN(64, start);
+    request[2] = BigInt.asIntN(64, length);
+    return checked(fcntl(fd, operation & LOCK.NB ? F_OFD_SETLK : F_OFD_SETLKW, address(request)));
+  };
+}
+
+/** @returns the exit status: the command's, 128+N where signal N killed it */
+function execute(command: Command, name: string, noFork: boolean): number {
+  setDefault(SIG.CHLD); // the command gets it so, too
+  const pid = noFork ? -become(command).errno : start(command).pid;
+  if (pid < 0) {
+    const errno = -pid;
+    if (errno === E.EAGAIN && !noFork) throw new Failure(EX.OSERR, `fork failed: ${errorText(errno)}`);
+    const status = errno === E.ENOMEM ? EX.OSERR : EX.UNAVAILABLE;
+    throw new Failure(status, `failed to execute ${name}: ${errorText(errno)}`);
+  }
+  const seen = new Set<number>();
+  const ending = supervise(pid, seen);
+  if ("exited" in ending) return ending.exited;
+  // flock(1) would not have outlived a signal that was sent to it as well: a shell's loop ends on Ctrl-C.
+  if (seen.has(ending.killed)) dieOf(ending.killed);
+  return 128 + ending.killed;
+}
