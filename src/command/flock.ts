@@ -12,11 +12,11 @@ import {
   close,
   E,
   errorText,
-  flock,
   LOCK,
   libc,
   O,
   open,
+  waitingFlock,
   write,
 } from "../store/kernel.ts";
 import { Alarm } from "./alarm.ts";
@@ -331,7 +331,7 @@ function acquire(fd: number, file: File | undefined, options: Options): number {
   const nonblocking = options.nonblocking || none;
   if (timeout !== undefined && !none && !(timeout > 0 && timeout < 2 ** 63))
     throw new Failure(EX.OSERR, `cannot set up timer: ${errorText(E.EINVAL)}`);
-  const lock = options.fcntl ? ofdLock(options) : flock;
+  const lock = options.fcntl ? ofdLock(options) : waitingFlock;
   if (!file && !isInherited(fd)) throw new Failure(EX.DATAERR, `${fd}: ${errorText(E.EBADF)}`);
   let lockFd = fd;
   using waits = new DisposableStack();

@@ -183,10 +183,13 @@ export function open(path: Path, flags: number, mode = 0o644): number {
 
 export const close = (fd: number): number => checked(c.close!(fd));
 
+/** `flock(2)` as it is: a signal may end it. */
+export const waitingFlock = (fd: number, operation: number): number => checked(c.flock!(fd, operation));
+
 /** `flock(2)`, for operations that do not wait: if a signal interrupts one (NFS, FUSE) it is tried again. */
 export function flock(fd: number, operation: number): number {
   for (;;) {
-    const result = checked(c.flock!(fd, operation));
+    const result = waitingFlock(fd, operation);
     if (result !== -E.EINTR) return result;
   }
 }
