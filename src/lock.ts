@@ -7,7 +7,7 @@ import { callerName, checkName, lineName, slotName } from "./name.ts";
 import { FileLease, FileStore } from "./store/file.ts";
 import { checkStoreUrl, directoryOf, LazyStore } from "./store/remote.ts";
 import { isIgnored } from "./store/signals.ts";
-import type { Lease, LockStatus, Request, Store } from "./store/store.ts";
+import type { Lease, Request, Store } from "./store/store.ts";
 
 /** Where locks can live: a URL, or a store that is open already. */
 type StoreOption = string | Store | undefined;
@@ -163,7 +163,7 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
       const lease = store.tryAcquireSync(this.#request(name));
       if (lease !== undefined) return this.#hold(lease);
     }
-    return this.#refuse(holderOf(store.statusSync(this.#places()[0]!)));
+    return this.#refuse(store.holderSync(this.#places()[0]!));
   }
 
   /**
@@ -227,8 +227,8 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
   /** Who holds the lock, as far as the record and the OS can say; null when nobody does. */
   async holder(): Promise<Holder | null> {
     for (const name of this.#places()) {
-      const holder = holderOf(await this.#store.status(name));
-      if (holder !== undefined) return holder;
+      const { state, holder } = await this.#store.status(name);
+      if (state !== "free") return holder ?? {};
     }
     return null;
   }
@@ -323,10 +323,6 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
     process.exit(1);
   }
 }
-
-/** Who holds a lock of which this is known; undefined when nobody does. */
-const holderOf = ({ state, holder }: LockStatus): Holder | undefined =>
-  state === "free" ? undefined : (holder ?? {});
 
 /** The first that succeeds; the others are given up, and what they got in the same moment is given back. */
 async function firstOf(

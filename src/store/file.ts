@@ -237,13 +237,27 @@ export class FileStore implements Store {
     }
   }
 
-  /** What is known of one lock. */
-  statusSync(name: string): LockStatus {
-    return statusOf(this.place(name), name, this.#options.file !== undefined);
+  /**
+   * Who holds a lock that was not to be had, as far as can be told: the process that its record names, if it lives;
+   * else, which takes longer, whom the kernel names.
+   */
+  holderSync(name: string): Holder | undefined {
+    const named = this.#options.file !== undefined;
+    const { fd } = named ? { fd: -1 } : openPresent(this.place(name));
+    if (fd >= 0) {
+      const holder = readHolder(fd);
+      kernel.close(fd);
+      if (holder.alive) return holder;
+    }
+    try {
+      return statusOf(this.place(name), name, named).holder;
+    } catch {
+      return undefined; // a refusal stays one where the file cannot be looked at
+    }
   }
 
   async status(name: string): Promise<LockStatus> {
-    return this.statusSync(name);
+    return statusOf(this.place(name), name, this.#options.file !== undefined);
   }
 
   async list(): Promise<LockStatus[]> {
