@@ -51,10 +51,11 @@ async function entry(name: string) {
   throw new UsageError(`unknown ${what} '${printable(name)}'${meant ? ` (did you mean ${meant}?)` : ""}`);
 }
 
-async function help(name?: string): Promise<number> {
+async function help(name = "help"): Promise<number> {
+  if (name === "flock") return flock(["--help"], "exclusive flock");
   const { page, overview } = await import("./usage.ts");
-  if (name !== undefined) await entry(name);
-  print(name === undefined || name === "help" ? overview() : await page(name));
+  if (name !== "help") await entry(name);
+  print(name === "help" ? overview() : await page(name));
   return EXIT.OK;
 }
 

@@ -5,7 +5,8 @@ import { exclusive, TempDir } from "../support.ts";
 
 const names = Object.keys(COMMANDS);
 
-describe.each(names)("%s --help", (name) => {
+// The front that is flock(1) has the help page of flock(1).
+describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
   const page = () => exclusive([name, "--help"]);
 
   test("one screen of 80 by 24, on stdout, with status 0", async () => {
@@ -35,14 +36,14 @@ describe.each(names)("%s --help", (name) => {
     for (const [line] of COMMANDS[name]!.examples) {
       const [command, ...args] = line.split(/ [|>] | && /)[0]!.split(" ");
       expect(command).toBe(name);
-      if (name !== "flock") parseOptions(args, options, name !== "run");
+      parseOptions(args, options, name !== "run");
     }
   });
 
   test("-h and `help` say the same", async () => {
     const { stdout } = await page();
     expect((await exclusive(["help", name])).stdout).toBe(stdout);
-    if (name !== "flock") expect((await exclusive([name, "-h"])).stdout).toBe(stdout);
+    expect((await exclusive([name, "-h"])).stdout).toBe(stdout);
   });
 });
 
@@ -52,7 +53,14 @@ test("the program's own page names every command", async () => {
   for (const name of names)
     expect(stdout).toMatch(new RegExp(`^  ${name} +${RegExp.escape(COMMANDS[name]!.summary)}$`, "m"));
   expect(stdout.split("\n").length).toBeLessThanOrEqual(25);
-  for (const args of [["-h"], ["help"]]) expect((await exclusive(args)).stdout).toBe(stdout);
+  for (const args of [["-h"], ["help"], ["help", "help"]])
+    expect((await exclusive(args)).stdout).toBe(stdout);
+});
+
+test("help flock is what flock --help is", async () => {
+  const { stdout, status } = await exclusive(["help", "flock"]);
+  expect(status).toBe(0);
+  expect(stdout).toBe((await exclusive(["flock", "--help"])).stdout);
 });
 
 test("behind NAME, --help is the command's", async () => {
