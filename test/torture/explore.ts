@@ -64,7 +64,7 @@ export function explore(world: World, broken?: Mutation): Exploration {
         to.push(number);
       }
     });
-    if (finding === undefined && !freshProcessSucceeds(state, broken))
+    if (finding === undefined && !freshProcessSucceeds(world, state, broken))
       found("a fresh process does not get the lock though all others are gone", at);
   }
   if (finding === undefined) {
@@ -75,14 +75,16 @@ export function explore(world: World, broken?: Mutation): Exploration {
 }
 
 /** With all processes gone, does a new one get the lock at its first try? */
-function freshProcessSucceeds(state: State, broken: Mutation | undefined): boolean {
+function freshProcessSucceeds({ sticky }: World, state: State, broken: Mutation | undefined): boolean {
+  const world: World = { roles: [{ does: "try", user: 9 }], ...(sticky && { sticky }) };
   let now: State = { ...copy(state), processes: [{ next: "open", open: [] }] };
-  for (let steps = 0; steps < 10; steps++) {
+  for (let steps = 0; steps < 20; steps++) {
     let after: State | undefined;
-    take({ does: "try", user: 9 }, 0, broken, now, (state) => {
+    take(world, 0, broken, now, (state) => {
       after = state;
     });
-    if (after === undefined || idle(after.processes[0]!)) return false;
+    if (after === undefined) return false;
+    if (now.processes[0]!.next === "lock" && idle(after.processes[0]!)) return false; // refused
     if (holds(after.processes[0]!)) return true;
     now = after;
   }

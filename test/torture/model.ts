@@ -10,14 +10,17 @@
 
 /** What a process does, again and again. */
 export interface Role {
-  /** `status` looks at the lock by taking it for a moment, where nothing better tells. */
-  does: "try" | "wait" | "status";
+  /**
+   * `status` looks at the lock by taking it for a moment, where nothing better tells; `free` waits until nobody
+   * holds it.
+   */
+  does: "try" | "wait" | "status" | "free";
   shared?: true;
   /** Leaves the file in place. */
   keep?: true;
   /** Wraps a command, which has the open file too: it lives on when the wrapper is killed. */
   wraps?: true;
-  /** In a sticky directory: whose files it makes. */
+  /** Whose files it makes. */
   user?: number;
 }
 
@@ -25,6 +28,8 @@ export interface World {
   roles: Role[];
   /** Somebody deletes the file while nobody holds the lock or is about to give it back. */
   outsider?: true;
+  /** The directory is sticky: nobody deletes another user's file, nor opens it with O_CREAT. */
+  sticky?: true;
   /** Processes may die at any step. Default: true. */
   crashes?: false;
 }
@@ -39,16 +44,21 @@ export const MUTATIONS = {
   "shared unlinks without EX": "one of many readers removes the file of the others",
   "O_CREAT without O_EXCL": "the kernel refuses it on another user's file",
   "new file over the old one": "made aside and renamed to the path",
-  "older files stay open": "a waiter keeps the deleted files that it got on its way locked",
+  "older files stay open":
+    "a waiter keeps the deleted files that it got on its way locked when it has the lock",
   "close without unlock": "what the command left behind keeps the lock",
 } as const;
 export type Mutation = keyof typeof MUTATIONS;
+
+/** So many deleted files a waiter gets on its way before it gives up. */
+const DELETED_MAX = 2;
 
 type Step =
   | "open"
   | "create"
   | "lock"
   | "check"
+  | "discard"
   | "held"
   | "orphan"
   | "convert"
@@ -64,6 +74,7 @@ const STEPS: Step[] = [
   "create",
   "lock",
   "check",
+  "discard",
   "held",
   "orphan",
   "convert",
@@ -114,7 +125,7 @@ export function encode(state: State): string {
       known = numbers.size;
       numbers.set(inode, known);
     }
-    return known;
+    return known.toString(36);
   };
   const files = (open: OpenFile[]) =>
     open.map(({ inode, lock }) => `${number(inode)}${"-se"[lock]}`).join("");
@@ -130,11 +141,11 @@ export function decode(text: string): State {
   const [path, ...processes] = body!.split("|");
   const files = (pairs: string): OpenFile[] =>
     (pairs.match(/../g) ?? []).map((pair) => ({
-      inode: Number(pair[0]),
+      inode: Number.parseInt(pair[0]!, 36),
       lock: "-se".indexOf(pair[1]!) as 0 | 1 | 2,
     }));
   return {
-    path: Number(path![0]),
+    path: Number.parseInt(path![0]!, 36),
     owner: Number(path![1]),
     processes: processes.map((process) => ({
       next: STEPS[process.charCodeAt(0) - 65]!,
@@ -167,7 +178,7 @@ export const idle = ({ next, open }: Process): boolean => next === "open" && ope
 /** Everything that can happen next. */
 export function successors(world: World, broken: Mutation | undefined, state: State, visit: Visit): void {
   for (const i of world.roles.keys()) {
-    take(world.roles[i]!, i, broken, state, visit);
+    take(world, i, broken, state, visit);
     const process = state.processes[i]!;
     if (world.crashes === false || idle(process)) continue;
     const after = copy(state);
@@ -178,7 +189,7 @@ export function successors(world: World, broken: Mutation | undefined, state: St
   }
   const inUse = state.processes.some(
     (process) =>
-      (holds(process) || process.next === "look" || process.next === "unlink") &&
+      (holds(process) || ["discard", "look", "unlink"].includes(process.next)) &&
       process.open.at(-1)!.inode === state.path,
   );
   if (world.outsider && state.path !== 0 && !inUse)
@@ -186,7 +197,8 @@ export function successors(world: World, broken: Mutation | undefined, state: St
 }
 
 /** One process's next call. */
-export function take(role: Role, i: number, broken: Mutation | undefined, state: State, visit: Visit) {
+export function take(world: World, i: number, broken: Mutation | undefined, state: State, visit: Visit) {
+  const role = world.roles[i]!;
   const after = copy(state);
   const process = after.processes[i]!;
   const file = process.open.at(-1)!;
@@ -209,15 +221,29 @@ export function take(role: Role, i: number, broken: Mutation | undefined, state:
     if (broken !== "older files stay open") process.open = [file];
     done("held", exclusionFault(after, i, role));
   };
+  const again = () => {
+    // A waiter keeps the deleted files locked until it has the one that is there; but not for ever.
+    if (role.does !== "wait" || process.open.length > DELETED_MAX) process.open = [];
+    done("open");
+  };
+  /** Deletes what is at the path. */
+  const remove = (next: () => void) => {
+    const known = after.path === file.inode && !othersHold(after, i, file.inode);
+    if (after.path !== 0 && !known) return finish("deletes another's file");
+    after.path = 0;
+    next();
+  };
   const begin = () => done(broken === "unlink without a look" ? "unlink" : "look");
 
   switch (process.next) {
     case "open":
       if (after.path !== 0) return opened();
-      return role.does === "status" ? undefined : done("create");
+      return role.does === "status" || role.does === "free" ? undefined : done("create");
     case "create":
       if (after.path !== 0 && broken === "O_CREAT without O_EXCL") {
-        return after.owner === user ? opened() : finish("the kernel refuses O_CREAT on another user's file");
+        return after.owner === user || !world.sticky
+          ? opened()
+          : finish("the kernel refuses O_CREAT on another user's file");
       }
       if (after.path !== 0 && broken !== "new file over the old one") return done("open");
       after.path = newInode(after);
@@ -233,6 +259,7 @@ export function take(role: Role, i: number, broken: Mutation | undefined, state:
         }
         file.lock = wanted;
       }
+      if (role.does === "free") return done("unlock");
       return broken === "inode check before flock" ? hold() : done("check");
     case "check":
       if (broken === "inode check before flock") {
@@ -240,10 +267,11 @@ export function take(role: Role, i: number, broken: Mutation | undefined, state:
         process.open.pop();
         return done("open");
       }
-      if (after.path === file.inode || broken === "no inode check") return hold();
-      // A waiter keeps the newest of the deleted files locked until it has the next one.
-      process.open = role.does === "wait" ? [file] : [];
-      return done("open");
+      if (after.path !== file.inode && broken !== "no inode check") return again();
+      // Left by a crash of another user's process: it is replaced by a file of our own, where that can be.
+      return after.owner === user || role.shared || role.keep ? hold() : done("discard");
+    case "discard":
+      return world.sticky && after.owner !== user ? hold() : remove(again);
     case "orphan": // the command of a killed wrapper ends
       return finish();
     case "held":
@@ -262,13 +290,9 @@ export function take(role: Role, i: number, broken: Mutation | undefined, state:
       return role.keep ? done("unlock") : begin();
     case "look":
       return done(after.path === file.inode ? "unlink" : "unlock");
-    case "unlink": {
-      if (after.path === 0 || after.owner !== user) return done("unlock"); // ENOENT; EPERM in a sticky directory
-      const fault =
-        after.path === file.inode && !othersHold(after, i, file.inode) ? undefined : "deletes another's file";
-      after.path = 0;
-      return done("unlock", fault);
-    }
+    case "unlink":
+      if (after.path === 0 || (world.sticky && after.owner !== user)) return done("unlock"); // ENOENT, EPERM
+      return remove(() => done("unlock"));
     case "unlock":
       if (broken === "close without unlock" && role.wraps && file.lock) after.left = [file];
       if (broken !== "older files stay open") return finish();
