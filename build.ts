@@ -53,6 +53,8 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
     target: "bun",
     minify: true,
     bytecode: true,
+    format: "esm",
+    splitting: true, // what `run` does not use is not even read
     define: { BUILD_VERSION: JSON.stringify(version), BUILD_COMMIT: JSON.stringify(commit()) },
     compile: {
       outfile: unfinished,

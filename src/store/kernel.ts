@@ -6,7 +6,12 @@
  * would cost more than the system call. `node:fs` is not used because it costs a start-up of its own and
  * because only libc gives us `flock(2)` anyway.
  */
-import { CString, dlopen, type FFIFunction, type Pointer, ptr, read } from "bun:ffi";
+import type { FFIFunction, Pointer } from "bun:ffi";
+
+// `bun:ffi` is a module of JavaScript around this object, which has all that is used here. To load it costs a start as
+// much as everything that `kernel.ts` does with it.
+const { CString, dlopen, ptr, read } = ((Bun as { FFI?: typeof import("bun:ffi") }).FFI ??
+  require("bun:ffi")) as typeof import("bun:ffi");
 
 const linux = process.platform === "linux";
 const arm = process.arch === "arm64";
@@ -106,7 +111,10 @@ export function libc<F extends Parameters<typeof dlopen>[1]>(functions: F): Reco
   let failure: unknown;
   for (const name of LIBC_NAMES) {
     try {
-      return dlopen(name, functions).symbols as unknown as Record<keyof F, CFunction>;
+      // Which of the two it is decides whether a failure is thrown or returned.
+      const opened: object = dlopen(name, functions);
+      if ("symbols" in opened) return opened.symbols as Record<keyof F, CFunction>;
+      failure = opened;
     } catch (error) {
       failure = error;
     }
