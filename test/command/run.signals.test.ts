@@ -1,17 +1,7 @@
 /** Signals: each reaches the command exactly once, and the wrapper ends as the command ended. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import {
-  alive,
-  binary,
-  command,
-  exclusive,
-  type Process,
-  required,
-  start,
-  TempDir,
-  until,
-} from "../support.ts";
+import { alive, binary, command, exclusive, Process, required, start, TempDir, until } from "../support.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
 
@@ -99,6 +89,23 @@ describe.if(here)("signals", () => {
       { dir },
     );
     expect(stdout).toBe("1\n");
+  });
+
+  test("a signal to the whole group from outside is never lost; that it comes twice is the price", async () => {
+    using dir = new TempDir();
+    await using group = new Process(["setsid", "--wait", binary, "run", "t", "--", ...listener], { dir });
+    const pid = await commandPid(group);
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const [, , pgrp] = stat
+      .slice(stat.lastIndexOf(")") + 2)
+      .split(" ")
+      .map(Number);
+    process.kill(-pgrp!, "SIGTERM");
+    await group.says("SIGTERM");
+    process.kill(pgrp!, FENCE); // the wrapper leads the group
+    expect(await group.result).toMatchObject({ status: 7 });
+    expect(new Set(heard(group))).toEqual(new Set(["SIGTERM"]));
+    expect(heard(group).length).toBeLessThanOrEqual(2);
   });
 
   test("timeout(1) around the wrapper ends the command, and says so", async () => {
