@@ -7,8 +7,15 @@
 import { LIBC_NAMES } from "./kernel.ts";
 import { masksOfWaitingThread, type ThreadMasks, threadWaker } from "./signals.ts";
 
+/** What the thread is told, in memory that it shares with us: how many calls so far, and of the last one the arguments. */
+const [CALLS, FD, OPERATION] = [0, 1, 2];
+
 /**
- * The thread's program. It is kept as text, so that it is there in a script, in a bundle and in a program
+ * The thread's program. Between two calls it sits in `Atomics.wait`, not in its event loop: there Bun waits with
+ * epoll_pwait2(2) and an empty signal mask, so that the thread would take the signals that are to stay blocked. In a
+ * wrapper whose command has just begun such a signal would end the wrapper, and the command would never get it.
+ *
+ * It is kept as text, so that it is there in a script, in a bundle and in a program
  * compiled by somebody else alike.
  */
 const program = ({ how, running, waiting }: ThreadMasks) => `
@@ -29,14 +36,17 @@ const errno = c.${process.platform === "linux" ? "__errno_location" : "__error"}
 const running = new Uint8Array([${running}]);
 const waiting = new Uint8Array([${waiting}]);
 c.pthread_sigmask(${how}, ptr(running), null);
-self.onmessage = ({ data: [fd, operation] }) => {
-  c.pthread_sigmask(${how}, ptr(waiting), null);
-  let result = c.flock(fd, operation);
-  if (result < 0) result = -read.i32(errno, 0);
-  c.pthread_sigmask(${how}, ptr(running), null);
-  postMessage(result);
+self.onmessage = ({ data: control }) => {
+  postMessage(c.pthread_self());
+  for (let calls = 0; ; calls++) {
+    while (Atomics.load(control, ${CALLS}) === calls) Atomics.wait(control, ${CALLS}, calls);
+    c.pthread_sigmask(${how}, ptr(waiting), null);
+    let result = c.flock(control[${FD}], control[${OPERATION}]);
+    if (result < 0) result = -read.i32(errno, 0);
+    c.pthread_sigmask(${how}, ptr(running), null);
+    postMessage(result);
+  }
 };
-postMessage(c.pthread_self());
 `;
 
 /** How often a thread that should leave `flock(2)` is told so again: the first time may come just before it enters. */
@@ -62,6 +72,7 @@ export function keepThreads(): () => void {
 /** A thread that waits for locks, one at a time; started when first needed. Dispose of it when the wait is over. */
 export class Waiter {
   #worker: Worker | undefined;
+  readonly #control = new Int32Array(new SharedArrayBuffer(12));
   #thread: Promise<bigint> | undefined;
   #waker = threadWaker();
 
@@ -70,6 +81,7 @@ export class Waiter {
     const url = URL.createObjectURL(new Blob([source], { type: "application/javascript" }));
     this.#worker = new Worker(url);
     const thread = this.#answer(this.#worker).then(BigInt);
+    this.#worker.postMessage(this.#control);
     thread.finally(() => URL.revokeObjectURL(url)).catch(() => {});
     return thread;
   }
@@ -93,7 +105,7 @@ export class Waiter {
     signal?.throwIfAborted();
     const worker = this.#worker!;
     const answer = this.#answer(worker);
-    worker.postMessage([fd, operation]);
+    this.#tell(fd, operation);
     let nagging: Timer | undefined;
     const wake = () => {
       this.#waker.wake(thread);
@@ -106,6 +118,13 @@ export class Waiter {
       clearInterval(nagging);
       signal?.removeEventListener("abort", wake);
     }
+  }
+
+  #tell(fd: number, operation: number): void {
+    this.#control[FD] = fd;
+    this.#control[OPERATION] = operation;
+    Atomics.add(this.#control, CALLS, 1);
+    Atomics.notify(this.#control, CALLS);
   }
 
   [Symbol.dispose](): void {

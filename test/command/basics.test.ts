@@ -292,3 +292,20 @@ test("the wrapper of a wrapper", async () => {
   expect(await outer.result).toMatchObject({ signal: "SIGTERM" });
   expect(dir.list()).toEqual([]);
 });
+
+test("a signal in the moment when the wait is over and the command begins does not end the wrapper", async () => {
+  using dir = new TempDir();
+  for (let round = 0; round < 5; round++) {
+    await using first = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
+    await first.says("begun");
+    // Sent by the command itself, so that it is for nobody else: the wrapper goes on.
+    const script = "kill -TERM $PPID; sleep 0.1; exit 3";
+    await using second = start(["run", "--wait", "t", "--", "sh", "-c", script], { dir });
+    const waits = async () =>
+      (await exclusive(["status", "t", "--json"], { dir })).stdout.includes('"waiters":1');
+    await until(waits, "a waiter");
+    first.kill();
+    expect(await second.result).toMatchObject({ status: 3, signal: null });
+    expect(dir.list()).toEqual([]);
+  }
+});
