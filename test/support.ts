@@ -159,16 +159,16 @@ export function startScript(
   dir: TempDir,
   { prefix = [], ...options }: StartOptions & { /** What starts it, as `nohup`. */ prefix?: string[] } = {},
 ): Process {
-  const file = scripts.file(`${crypto.randomUUID()}.ts`);
+  const home = new TempDir();
+  const file = home.file("script.ts");
   writeFileSync(
     file,
     `import { Lock, CannotAcquireLock, LockTimeout, LockFileError, exclusive } from ${JSON.stringify(library)};\n${code}`,
   );
-  return new Process([...prefix, process.execPath, file], { dir, ...options });
+  const script = new Process([...prefix, process.execPath, file], { dir, ...options });
+  script.result.finally(() => home[Symbol.dispose]()); // `bun test` has no "exit" event to do it at
+  return script;
 }
-
-const scripts = new TempDir();
-process.on("exit", () => scripts[Symbol.dispose]());
 
 /** Waits for a condition: however slow the machine, but not for ever. */
 export async function until(
