@@ -215,7 +215,8 @@ function parse(args: string[]): { options: Options; operands: string[] } | "help
     length: 0n,
     fd: undefined,
   };
-  const reading = getopt(args, LETTERS, LONG);
+  // With a file, `-c` stands behind it; with --fd there is nothing for it to stand behind.
+  const reading = getopt(args, LETTERS, LONG, (arg) => options.fd !== undefined && isShell(arg));
   let next = reading.next();
   for (; !next.done; next = reading.next()) {
     const [key, value] = next.value;
@@ -258,6 +259,8 @@ function number<T>(read: (text: string) => T, text: string, what: string, reason
   }
 }
 
+const isShell = (operand: string): boolean => operand === "-c" || operand === "--command";
+
 /**
  * The command, as operands name it.
  * @param args the same operands, as this process has them
@@ -268,7 +271,7 @@ function commandOf(
 ): (Pick<Command, "argv" | "shell"> & { name: string }) | undefined {
   const [name] = operands;
   if (name === undefined) return undefined;
-  if (name !== "-c" && name !== "--command") return { argv: args, name };
+  if (!isShell(name)) return { argv: args, name };
   if (operands.length !== 2) throw new Failure(EX.USAGE, `${name} requires exactly one command argument`);
   const shell = process.env.SHELL || "/bin/sh";
   return { argv: args.slice(1), shell, name: shell };

@@ -21,17 +21,19 @@ export class GetoptError extends Error {}
 /**
  * Yields each option's key and value (empty where it takes none), in order, and returns the other arguments.
  * @param letters as in C: a letter with a `:` behind it takes a value
+ * @param ends whether an argument that looks like an option is none, and ends them
  * @throws {GetoptError} when an option is reached that is wrong: those before it have been yielded
  */
 export function* getopt(
   args: readonly string[],
   letters: string,
   long: readonly LongOption[],
+  ends: (arg: string) => boolean,
 ): Generator<[key: string, value: string], string[]> {
   let i = 0;
   while (i < args.length) {
     const arg = args[i]!;
-    if (arg === "-" || !arg.startsWith("-")) break;
+    if (arg === "-" || !arg.startsWith("-") || ends(arg)) break;
     i++;
     if (arg === "--") break;
     if (arg.startsWith("--")) {

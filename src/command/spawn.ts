@@ -231,12 +231,20 @@ export function start(command: Command): Moved & { pid: number } {
   };
   const strings = stringsOf(command);
   let errno = spawn(strings);
-  // What execvp(3) does, and so every shell: a file without a known format is a script.
-  if (errno === E.ENOEXEC) errno = spawn([cString("/bin/sh"), ...strings]);
+  // What execvp(3) does, and so every shell: a file without a known format is a script, by its path.
+  if (errno === E.ENOEXEC) errno = spawn([cString("/bin/sh"), ...inPath(strings)]);
   if (errno === 0) letGo(inherited);
   // Ignored children leave no exit status behind. The command keeps the action; we need it no longer.
   setDefault(SIG.CHLD);
   return { pid: errno === 0 ? pid[0]! : -errno, lockFd };
+}
+
+/** A command that was named without a directory, with the one where it was found. */
+function inPath([name, ...args]: Uint8Array[]): Uint8Array[] {
+  const found = name!.includes(47 /* / */)
+    ? null
+    : Bun.which(new TextDecoder().decode(name!.subarray(0, -1)));
+  return [found === null ? name! : cString(found), ...args];
 }
 
 function stringsOf({ shell, argv }: Command): Uint8Array[] {
