@@ -87,7 +87,7 @@ export function startTime(pid: number | "self"): string | undefined {
     return fields === undefined || ENDED.has(fields[0]!) ? undefined : fields[19];
   }
   const { stdout } = Bun.spawnSync(
-    ["/bin/ps", "-o", "stat=,lstart=", "-p", String(pid === "self" ? process.pid : pid)],
+    ["/bin/ps", "-o", "stat=", "-o", "lstart=", "-p", String(pid === "self" ? process.pid : pid)],
     { env: { LC_ALL: "C", TZ: "UTC0" } }, // two processes must read the same time alike
   );
   const [, state, started] = /^(\S+)\s+(.+?)\s*$/.exec(stdout.toString().trim()) ?? [];

@@ -15,8 +15,7 @@ const [CALLS, FD, OPERATION] = [0, 1, 2];
  * epoll_pwait2(2) and an empty signal mask, so that the thread would take the signals that are to stay blocked. In a
  * wrapper whose command has just begun such a signal would end the wrapper, and the command would never get it.
  *
- * It is kept as text, so that it is there in a script, in a bundle and in a program
- * compiled by somebody else alike.
+ * It is kept as text, so that it is there in a script, in a bundle and in a program compiled by somebody else alike.
  */
 const program = ({ how, running, waiting }: ThreadMasks) => `
 import { dlopen, ptr, read } from "bun:ffi";
