@@ -250,11 +250,10 @@ const MEMORY = `(1000 * extract(epoch FROM clock_timestamp() -
   greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter))))::float8`;
 
 /**
- * How many sessions of this database were ended, by an administrator or an error; those whose client has gone are not
- * among them. Kept since version 14.
+ * How many sessions of this database an administrator has ended; those whose client has gone are not among them.
+ * Kept since version 14.
  */
-const KILLS = `(SELECT concat(to_jsonb(d) ->> 'sessions_killed', '+', to_jsonb(d) ->> 'sessions_fatal')
-  FROM pg_stat_database d WHERE datname = current_database())`;
+const KILLS = `(SELECT to_jsonb(d) ->> 'sessions_killed' FROM pg_stat_database d WHERE datname = current_database())`;
 
 /**
  * Settings of the session. Nothing that a role or a database has as its default may end a wait or a lock. The server
