@@ -15,7 +15,7 @@ type StoreOption = string | Store | undefined;
 /** What a lock is. */
 // biome-ignore lint/suspicious/noExplicitAny: where nothing says which store it is, any use of it is fine by the types
 export interface LockOptions<S extends StoreOption = any> {
-  /** Any string. Default: the absolute path of the file that calls; in a compiled program, the executable's. */
+  /** Any text. Default: the absolute path of the file that calls; in a compiled program, the executable's. */
   name?: string | undefined;
   /** Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` if it can be written, else the temp directory. */
   dir?: string | undefined;
