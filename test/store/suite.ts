@@ -1,8 +1,10 @@
 /** What every store keeps: one suite, run unchanged against each of them, with a real server. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openStore } from "../../src/store/remote.ts";
 import type { Lease, LockStatus, Store } from "../../src/store/store.ts";
 import { until } from "../support.ts";
+
+setDefaultTimeout(60_000);
 
 /** A store under test. */
 export interface Subject extends AsyncDisposable {
