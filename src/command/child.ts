@@ -36,44 +36,64 @@ const TERMINAL_SIGNALS = new Set<number>([
 /** How long a command that was stopped with us gets to be continued with us, before we do it. */
 const CONTINUE_MS = 20;
 
-/**
- * Waits for the command's end. Each signal that we get reaches the command once.
- * @param seen gets the numbers of the signals that were sent to us
- */
-export function supervise(pid: number, seen?: Set<number>): Ending {
-  let resumed = false;
+/** What the wrapper does while the command runs, signal by signal. Each one that we get reaches the command once. */
+export class Supervision {
+  #resumed = false;
+
+  /** @param seen gets the numbers of the signals that were sent to us */
+  constructor(
+    private readonly pid: number,
+    private readonly seen?: Set<number>,
+  ) {}
+
+  /**
+   * The command's end, if it has come. Asked first, and whatever woke us: a command that ends at once may have done so
+   * before its SIGCHLD counts.
+   */
+  poll(): Ending | undefined {
+    for (let change = childChange(this.pid); change !== undefined; change = childChange(this.pid)) {
+      const ending = this.#follow(change);
+      if (ending !== undefined) return ending;
+    }
+    return undefined;
+  }
+
+  /** We were sent this. */
+  take(received: ReceivedSignal): void {
+    if (received.signal === SIG.CHLD) return;
+    this.seen?.add(received.signal);
+    if (received.signal === SIG.CONT && this.#resumed) this.#resumed = false;
+    else if (!hasIt(this.pid, received)) send(this.pid, received.signal);
+  }
 
   /**
    * The command's end, if the change is that. If it was stopped by job control, so are we: the shell watches us, and
    * will continue us both. Not so by a SIGSTOP out of the terminal's sight: who sent it to the command alone will
    * continue the command alone, and nobody us.
    */
-  function follow(change: Change): Ending | undefined {
+  #follow(change: Change): Ending | undefined {
     if ("exited" in change || "killed" in change) return change;
     if (!("stopped" in change) || (change.stopped === SIG.STOP && !inForeground())) return undefined;
     suffer(change.stopped);
     // We go on again. A shell's `fg` has continued us both; a SIGCONT to us alone is for the command too.
-    resumed = true;
+    this.#resumed = true;
     for (let waited = 0; waited < CONTINUE_MS; waited++) {
-      const next = childChange(pid);
-      if (next !== undefined) return follow(next);
+      const next = childChange(this.pid);
+      if (next !== undefined) return this.#follow(next);
       Bun.sleepSync(1);
     }
-    send(pid, SIG.CONT);
+    send(this.pid, SIG.CONT);
     return undefined;
   }
+}
 
+/** Waits for the command's end. @param seen as of `Supervision` */
+export function supervise(pid: number, seen?: Set<number>): Ending {
+  const supervision = new Supervision(pid, seen);
   for (;;) {
-    // Asked first, and whatever woke us: a command that ends at once may have done so before its SIGCHLD counts.
-    for (let change = childChange(pid); change !== undefined; change = childChange(pid)) {
-      const ending = follow(change);
-      if (ending !== undefined) return ending;
-    }
-    const received = nextSignal();
-    if (received.signal === SIG.CHLD) continue;
-    seen?.add(received.signal);
-    if (received.signal === SIG.CONT && resumed) resumed = false;
-    else if (!hasIt(pid, received)) send(pid, received.signal);
+    const ending = supervision.poll();
+    if (ending !== undefined) return ending;
+    supervision.take(nextSignal());
   }
 }
 

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { CannotAcquireLock, LockFileError, printable } from "../errors.ts";
 import { Lock } from "../lock.ts";
 import { defaultDirectory } from "../name.ts";
-import { EXIT, UsageError } from "./exit.ts";
+import { EXIT, ourselves, UsageError } from "./exit.ts";
 import { type FileSystem, fileSystemOf } from "./filesystem.ts";
 import { parseOptions } from "./options.ts";
 import { jsonLine, print } from "./say.ts";
@@ -136,11 +136,6 @@ function tryIt(lock: Lock): boolean {
     if (error instanceof CannotAcquireLock) return false;
     throw error;
   }
-}
-
-/** How this program is called: compiled it is one file, else a script that Bun runs. */
-function ourselves(): string[] {
-  return Bun.main.startsWith("/$bunfs/") ? [process.execPath] : [process.execPath, Bun.main];
 }
 
 function locality({ type, local, advice }: FileSystem): Check {

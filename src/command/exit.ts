@@ -19,6 +19,14 @@ export const EXIT = {
   NOT_FOUND: 127,
 } as const;
 
+/** What the second process of a run with a store is called with: see `guardian.ts`. Nothing for people. */
+export const GUARDIAN = "--guardian";
+
+/** How this program is called: compiled it is one file, else a script that Bun runs. */
+export function ourselves(): string[] {
+  return Bun.main.startsWith("/$bunfs/") ? [process.execPath] : [process.execPath, Bun.main];
+}
+
 /** The command line is wrong. */
 export class UsageError extends Error {}
 

@@ -3,7 +3,7 @@
 import "./block.ts"; // before anything else: see there
 
 import { printable } from "../errors.ts";
-import { EXIT, HelpRequest, statusOfError, UsageError } from "./exit.ts";
+import { EXIT, GUARDIAN, HelpRequest, statusOfError, UsageError } from "./exit.ts";
 import { nearest } from "./options.ts";
 import { run } from "./run.ts";
 import { complain, print } from "./say.ts";
@@ -34,6 +34,8 @@ async function other(): Promise<number> {
     case "-h":
     case "help":
       return help(rest[0]);
+    case GUARDIAN:
+      return (await import("./guardian.ts")).guardian();
   }
   const { main } = await (await entry(command)).load();
   unblockSignals();

@@ -1,7 +1,7 @@
 /** `exclusive run`: wrap a command in a lock. */
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
-import { type AcquireOptions, Lock } from "../lock.ts";
+import { type AcquireOptions, Lock, type LockOptions } from "../lock.ts";
 import type { FileLease } from "../store/file.ts";
 import { E, errorText } from "../store/kernel.ts";
 import { endLike, supervise } from "./child.ts";
@@ -10,6 +10,7 @@ import { nearest, type OptionValues, parseOptions } from "./options.ts";
 import { Log } from "./say.ts";
 import { heldBy } from "./show.ts";
 import { become, type Command, start } from "./spawn.ts";
+import { LEASE, whereOf } from "./store-options.ts";
 
 export const OPTIONS = {
   wait: { short: "w", help: "wait for the lock, without limit" },
@@ -23,6 +24,7 @@ export const OPTIONS = {
   keep: { help: "leave the lock file in place, emptied" },
   file: { value: "PATH", help: "lock this existing file or directory as it is" },
   dir: { value: "DIR", help: "directory of the lock files" },
+  ...LEASE,
   quiet: { short: "q", help: "say nothing" },
   verbose: { short: "v", help: "say when the lock is acquired and released" },
   "log-format": { value: "text|json", help: "json: one object a line, durations in seconds" },
@@ -52,21 +54,16 @@ export function run(args: string[]): number | Promise<number> {
   if (policy === "replace" && values.slots !== undefined)
     throw new UsageError("--if-held replace does not go with --slots");
   if (values.timeout !== undefined) milliseconds(values.timeout); // an error is told also where the lock is free
-  const { label, keep, file, dir, shared } = values;
-  const lock = new Lock({
-    name,
-    label,
-    keep,
-    file,
-    dir,
-    shared,
-    slots: wholeNumber("--slots", values.slots, 64),
-  });
+  const { label, keep, file, shared } = values;
+  const where = whereOf(values);
+  const options = { name, label, shared, slots: wholeNumber("--slots", values.slots, 64) };
   const log = new Log({ quiet: values.quiet, verbose: values.verbose, json: format === "json" }, name);
   const held = (error: unknown): number => {
     if (error instanceof CannotAcquireLock) return refused(error, policy, conflict, log);
     throw error;
   };
+  if ("url" in where) return inStore(where.url, options, values, argv, policy, log).catch(held);
+  const lock = new Lock({ ...options, keep, file, dir: where.dir });
   const acquired = (): never => {
     log.tell("acquired", { wait: log.elapsed, lockfile: lock.lockfile }, () => {
       return `acquired '${printable(name)}' after ${log.elapsed} s (${printable(lock.lockfile)})`;
@@ -82,6 +79,23 @@ export function run(args: string[]): number | Promise<number> {
     return acquire(lock, policy, values, log).then(acquired, held);
   }
   return acquired();
+}
+
+/** The same with a lock across the network. */
+async function inStore(
+  url: string,
+  lock: LockOptions & { name: string },
+  values: Values,
+  argv: string[],
+  policy: Policy,
+  log: Log,
+): Promise<never> {
+  if (values.exec)
+    throw new UsageError("--exec does not go with a store: somebody must stay and renew the lease");
+  Bun.unsafe.setJITPolicy(1); // see build.ts
+  const { runLeased } = await import("./leased.ts");
+  const { wait = false, timeout, ttl } = values;
+  return runLeased({ url, ttl, lock, argv, policy, wait, timeout, log, cannotStart });
 }
 
 /** Ends the threads that we have waited with: once the command has been started. */

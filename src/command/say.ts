@@ -34,7 +34,7 @@ export function jsonLine(value: unknown): string {
 }
 
 /** What happens to a lock, as `--log-format json` names it. */
-export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released";
+export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released" | "lost";
 
 /** How much `run` and `wait` talk, and in what form. */
 export interface Talk {

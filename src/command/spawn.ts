@@ -120,7 +120,7 @@ function lowestFree(inherited: readonly number[]): number {
 }
 
 /** Descriptors from 3 on that whoever started us left open, without `except` and those of Bun's event loop. */
-function inheritedDescriptors(except: number): number[] {
+export function inheritedDescriptors(except?: number): number[] {
   const names = readDirectory(linux ? "/proc/self/fd" : "/dev/fd");
   if (typeof names === "number") return [];
   const bunsOwn = new Set<number>();
@@ -152,8 +152,10 @@ function clearCloseOnExec(fds: readonly number[], spare: number): void {
  * What the command inherits, made ready: call it last before the command starts. `target` is the lock's number there.
  * @throws {CommandError} where the lock cannot be moved there
  */
-function handOver({ lockFd, lockAt }: Command): Moved & { inherited: number[]; target: number | undefined } {
-  const inherited = inheritedDescriptors(lockFd);
+function handOver({ lockFd, lockAt, inherited = inheritedDescriptors(lockFd) }: Command): Moved & {
+  inherited: readonly number[];
+  target: number | undefined;
+} {
   const limits = new BigUint64Array(2);
   c.getrlimit(RLIMIT_NOFILE, address(limits));
   const soft = limits[0]!;
@@ -162,6 +164,7 @@ function handOver({ lockFd, lockAt }: Command): Moved & { inherited: number[]; t
   while (taken(high) || taken(high - 1)) high--;
   const stays = lockAt === "inherited" || lockAt === "lowest" ? [lockFd] : [];
   clearCloseOnExec([...inherited, ...stays], high - 1);
+  if (lockFd < 0) return { inherited, lockFd, target: lockFd };
   if (lockAt === "lowest") return { inherited, lockFd, target: lowestFree(inherited) };
   if (lockAt !== undefined) return { inherited, lockFd, target: lockAt === "closed" ? undefined : lockFd };
   // Without it the command would run, and nobody would hold the lock.
@@ -178,8 +181,10 @@ export interface Command {
   argv: readonly string[];
   /** Variables to add to the environment. */
   env: Record<string, string>;
-  /** The descriptor that holds the lock. */
+  /** The descriptor that holds the lock; -1 where the lock lives in a store. */
   lockFd: number;
+  /** What the command inherits, found out before we opened anything: else it is asked for now. */
+  inherited?: readonly number[];
   /**
    * Where the command finds it. By default at the highest number that it can have without a table of descriptors that
    * is large for its sake. `lowest`: where it would be had the command's parent opened it and nothing else; `inherited`:

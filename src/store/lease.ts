@@ -75,6 +75,21 @@ export class TimedLease implements Lease {
     return this.#deadline;
   }
 
+  /** The lock's name. */
+  get name(): string {
+    return this.#options.name;
+  }
+
+  /** The length of the lease, in milliseconds. */
+  get ttl(): number {
+    return this.#options.ttl;
+  }
+
+  /** Looks at the clock now: a process that was stopped may get to know of something else before it knows of that. */
+  get isLost(): boolean {
+    return this.#lost.signal.aborted || !this.#look();
+  }
+
   recordCommand(pid: number): void {
     this.#options.recordCommand?.(pid);
   }

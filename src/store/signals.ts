@@ -61,10 +61,11 @@ const ENDING = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 const SIG_IGN = 1n;
 
 /** Is this signal ignored, as nohup(1) and a shell's `&` have it? */
-export function isIgnored(signal: keyof typeof ENDING): boolean {
+export function isIgnored(signal: keyof typeof ENDING | number): boolean {
   const { sigaction } = libc({ sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" } });
   const action = new BigUint64Array(20); // its first field is the handler: sigaction(2)
-  return sigaction(ENDING[signal], null, address(action)) === 0 && action[0] === SIG_IGN;
+  const number = typeof signal === "number" ? signal : ENDING[signal];
+  return sigaction(number, null, address(action)) === 0 && action[0] === SIG_IGN;
 }
 
 let wakers = 0;

@@ -1,0 +1,346 @@
+/**
+ * What no fault may bring about: two commands at work at once. The same tests for every engine, with a real server, a
+ * real network in between (a proxy that can cut it), and commands that find out by themselves whether they are alone.
+ */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
+import type { Server } from "../servers.ts";
+import { alive, type Process, start, TempDir, until } from "../support.ts";
+
+setDefaultTimeout(90_000);
+
+/** How a proxy treats what passes through it. */
+type Flow = "pass" | "hold";
+
+/** A TCP connection's two ends, what is held back in each direction, and how. */
+interface Pair {
+  client: Bun.Socket<unknown>;
+  server: Bun.Socket<unknown> | undefined;
+  up: Uint8Array[];
+  down: Uint8Array[];
+}
+
+/** A network between client and server: it can be cut, and be deaf in one direction or both. */
+export class NetworkProxy implements Disposable {
+  readonly #listener: Bun.TCPSocketListener<Pair>;
+  readonly #pairs = new Set<Pair>();
+  #up: Flow = "pass";
+  #down: Flow = "pass";
+  /** Milliseconds by which each answer comes late. */
+  delay = 0;
+
+  constructor(private readonly target: number) {
+    const close = (pair: Pair) => {
+      this.#pairs.delete(pair);
+      pair.client.end();
+      pair.server?.end();
+    };
+    this.#listener = Bun.listen<Pair>({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        open: (client) => {
+          const pair: Pair = { client, server: undefined, up: [], down: [] };
+          client.data = pair;
+          this.#pairs.add(pair);
+          Bun.connect({
+            hostname: "127.0.0.1",
+            port: this.target,
+            socket: {
+              open: (server) => {
+                pair.server = server;
+                this.#flush();
+              },
+              data: (_, bytes) => {
+                const late = () => {
+                  pair.down.push(bytes.slice());
+                  this.#flush();
+                };
+                if (this.delay > 0) setTimeout(late, this.delay);
+                else late();
+              },
+              close: () => close(pair),
+              error: () => close(pair),
+              connectError: () => close(pair),
+            },
+          }).catch(() => close(pair));
+        },
+        data: (client, bytes) => {
+          client.data.up.push(bytes.slice());
+          this.#flush();
+        },
+        close: (client) => {
+          if (client.data) close(client.data);
+        },
+        error: () => {},
+      },
+    });
+  }
+
+  get port(): number {
+    return this.#listener.port;
+  }
+
+  /** Nothing gets through any more in this direction; connections stay open, as with a cable that was pulled. */
+  hold(direction: "up" | "down" | "both"): void {
+    if (direction !== "down") this.#up = "hold";
+    if (direction !== "up") this.#down = "hold";
+  }
+
+  /** All gets through again, what was held first. */
+  pass(): void {
+    this.#up = this.#down = "pass";
+    this.delay = 0;
+    this.#flush();
+  }
+
+  /** Ends the connections that there are. */
+  cut(): void {
+    for (const { client, server } of this.#pairs) {
+      client.terminate();
+      server?.terminate();
+    }
+  }
+
+  #flush(): void {
+    for (const pair of this.#pairs) {
+      if (this.#up === "pass" && pair.server) for (const bytes of pair.up.splice(0)) pair.server.write(bytes);
+      if (this.#down === "pass") for (const bytes of pair.down.splice(0)) pair.client.write(bytes);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.cut();
+    this.#listener.stop(true);
+  }
+}
+
+/** One command's life by its own log. */
+export interface Entry {
+  event: "begin" | "end" | "violation";
+  token: bigint;
+  pid: number;
+}
+
+/**
+ * A command that tells of itself, and that knows whether it is alone: it holds flock(2) on a file as long as it or any
+ * child of it lives, which no store has a part in. Who does not get that is not alone.
+ */
+export class CommandLog implements Disposable {
+  readonly dir = new TempDir();
+  readonly file = this.dir.file("log");
+  readonly #script = this.dir.file("command.sh");
+
+  constructor() {
+    writeFileSync(this.file, "");
+    writeFileSync(
+      this.#script,
+      `exec 9>>"${this.dir.file("alone")}"
+       say() { echo "$1 $EXCLUSIVE_TOKEN $$" >>"${this.file}"; }
+       flock --nonblock 9 || say violation
+       say begin
+       sleep "$1"
+       say end
+      `,
+    );
+  }
+  /** The command's words: it works for so many seconds. */
+  command(seconds: number): string[] {
+    return ["bash", this.#script, String(seconds)];
+  }
+  entries(): Entry[] {
+    return readFileSync(this.file, "utf8")
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => {
+        const [event, token, pid] = line.split(" ");
+        return { event: event as Entry["event"], token: BigInt(token!), pid: Number(pid) };
+      });
+  }
+  /** Waits until so many commands have begun, and returns the last one. */
+  async begun(count: number, context: () => string): Promise<Entry> {
+    const begins = () => this.entries().filter(({ event }) => event === "begin");
+    await until(() => begins().length >= count, `command ${count} to begin`, context);
+    return begins()[count - 1]!;
+  }
+  /** No two at once, and each with a larger token than the one before. */
+  check(): void {
+    const entries = this.entries();
+    expect(entries.filter(({ event }) => event === "violation")).toEqual([]);
+    const tokens = entries.filter(({ event }) => event === "begin").map(({ token }) => token);
+    for (const [i, token] of tokens.slice(1).entries()) expect(token).toBeGreaterThan(tokens[i]!);
+  }
+  [Symbol.dispose](): void {
+    this.dir[Symbol.dispose]();
+  }
+}
+
+/** What a test of one engine's own faults has at hand. */
+export interface Scene extends AsyncDisposable {
+  proxy: NetworkProxy;
+  log: CommandLog;
+  /** The store through the proxy, and directly. */
+  far: string;
+  near: string;
+  ttl: number;
+  /** `exclusive run` of the lock `work`, whose command works for so many seconds. */
+  run(url: string, seconds: number, ...options: string[]): Process;
+  /** The pid of a run's guardian. */
+  guardian(run: Process): number;
+}
+
+/** A lease that a busy machine can keep. */
+const TTL = 3;
+
+export function scene(server: Server): Scene {
+  const proxy = new NetworkProxy(server.port);
+  const log = new CommandLog();
+  const runs: Process[] = [];
+  return {
+    proxy,
+    log,
+    far: server.url.replace(`:${server.port}`, `:${proxy.port}`),
+    near: server.url,
+    ttl: TTL * 1000,
+    run(url, seconds, ...options) {
+      const args = ["run", "--ttl", `${TTL}s`, ...options, "work", "--", ...log.command(seconds)];
+      const run = start(args, { env: { EXCLUSIVE_STORE: url } });
+      runs.push(run);
+      return run;
+    },
+    guardian(run) {
+      const children = readFileSync(`/proc/${run.pid}/task/${run.pid}/children`, "utf8")
+        .trim()
+        .split(" ")
+        .map(Number);
+      return children.find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian"))!;
+    },
+    async [Symbol.asyncDispose]() {
+      proxy.pass();
+      for (const run of runs) await run[Symbol.asyncDispose]();
+      // A command whose wrapper was killed is ended by its guardian: nothing must be left when the test is over.
+      const left = () => log.entries().filter(({ event, pid }) => event === "begin" && alive(pid));
+      await until(() => left().length === 0, "every command to end");
+      proxy[Symbol.dispose]();
+      log[Symbol.dispose]();
+    },
+  };
+}
+
+export interface FaultOptions {
+  /** Starts a server that keeps nothing when it is killed, where there is that choice. */
+  start: () => Promise<Server>;
+  /** Ends the wrapper's session, revokes its lease or deletes its key, as an administrator can; and not the witness'. */
+  takeAway?: (server: Server) => Promise<void>;
+}
+
+/** Runs the tests. */
+export function faultSuite(name: string, options: FaultOptions): void {
+  describe(`${name}: faults`, () => {
+    let server: Server;
+    beforeAll(async () => {
+      server = await options.start();
+      // The store's memory has to reach back one lease before the first test begins.
+      await using first = scene(server);
+      await first.run(first.near, 0).result;
+    }, 90_000);
+    afterAll(async () => {
+      await server?.[Symbol.asyncDispose]();
+    }, 30_000);
+
+    /**
+     * One holder through the proxy, then the fault, then one who waits and has a good connection. The first must be gone
+     * before the second begins, and say why.
+     */
+    async function survives(
+      fault: (at: Scene, holder: Process) => Promise<void> | void,
+      { status = 70 as number | null, says = /lost the lock 'work'.*stopped/ } = {},
+    ): Promise<void> {
+      await using at = scene(server);
+      const holder = at.run(at.far, 600);
+      const first = await at.log.begun(1, () => holder.stderr);
+      await fault(at, holder);
+      const next = at.run(at.near, 0, "--wait");
+      await at.log.begun(2, () => `${holder.stderr}${next.stderr}`);
+      expect(alive(first.pid)).toBe(false);
+      at.log.check();
+      expect({ ...(await next.result), stderr: "" }).toMatchObject({ status: 0 });
+      holder.kill("SIGCONT");
+      const { stderr, ...ended } = await holder.result;
+      expect(stderr).toMatch(says);
+      expect(ended.status).toBe(status);
+    }
+
+    test("the network is deaf both ways", () => survives(({ proxy }) => proxy.hold("both")));
+    test("the network is deaf towards the server", () => survives(({ proxy }) => proxy.hold("up")));
+    test("the network is deaf towards the client", () => survives(({ proxy }) => proxy.hold("down")));
+    test("every answer comes later than a lease lasts", () =>
+      survives(({ proxy, ttl }) => {
+        proxy.delay = ttl * 2;
+      }));
+    test("the wrapper is stopped past its lease, and goes on", () =>
+      survives((_, holder) => holder.kill("SIGSTOP")));
+    test("the wrapper is killed", () =>
+      survives((_, holder) => holder.kill("SIGKILL"), { status: null, says: /wrapper of 'work'.* is gone/ }));
+    test("the guardian is killed", () =>
+      survives((at, holder) => void process.kill(at.guardian(holder), "SIGKILL"), {
+        says: /lost the lock 'work'.*guards it has ended.*stopped/,
+      }));
+
+    test("a connection that is cut is made anew: nothing is lost", async () => {
+      await using at = scene(server);
+      const holder = at.run(at.far, 2 * TTL);
+      await at.log.begun(1, () => holder.stderr);
+      at.proxy.cut();
+      const { status, stderr } = await holder.result;
+      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+      expect(at.log.entries().map(({ event }) => event)).toEqual(["begin", "end"]);
+    });
+
+    test("a paused machine: wrapper, guardian and command stand still, and another one works meanwhile", async () => {
+      await using at = scene(server);
+      const holder = at.run(at.far, 600);
+      const first = await at.log.begun(1, () => holder.stderr);
+      const all = [at.guardian(holder), first.pid, holder.pid];
+      for (const pid of all) process.kill(pid, "SIGSTOP");
+      const next = at.run(at.near, 600, "--wait");
+      const second = await at.log.begun(2, () => next.stderr);
+      expect(second.token).toBeGreaterThan(first.token); // what it writes with the old one can be refused
+      for (const pid of all.reverse()) process.kill(pid, "SIGCONT");
+      const { status, stderr } = await holder.result;
+      expect(stderr).toMatch(/lost the lock 'work'/);
+      expect(status).toBe(70);
+      expect(alive(first.pid)).toBe(false);
+      next.kill();
+      await next.result;
+    });
+
+    test.if(options.takeAway !== undefined)("an administrator takes the lock away", () =>
+      survives(() => options.takeAway!(server)),
+    );
+
+    test("the server is killed and started again", () =>
+      survives(async () => {
+        await server.kill();
+        await server.start();
+      }));
+
+    test("many contend, and are killed at random: never two at work, and tokens only grow", async () => {
+      await using at = scene(server);
+      const seconds = Number(process.env.STORE_CONTENTION_SECONDS ?? 6);
+      const end = Date.now() + seconds * 1000;
+      const contend = async (i: number) => {
+        while (Date.now() < end) {
+          const run = at.run(i % 2 ? at.near : at.far, 0.02, "--wait");
+          const doomed = Math.random() < 0.3;
+          const timer = setTimeout(() => doomed && run.kill("SIGKILL"), 200 + Math.random() * 2500);
+          await run.result;
+          clearTimeout(timer);
+        }
+      };
+      await Promise.all(Array.from({ length: seconds > 10 ? 20 : 8 }, (_, i) => contend(i)));
+      at.log.check();
+      expect(at.log.entries().filter(({ event }) => event === "end").length).toBeGreaterThan(2);
+    });
+  });
+}
