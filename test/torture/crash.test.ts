@@ -6,10 +6,18 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
-import { FileStore } from "../../src/store/file.ts";
 import { exclusive, type Process, required, start, TempDir, until } from "../support.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
-import { type Call, callsOf, each, groupLives, type Outcome, tamper } from "./inject.ts";
+import {
+  type Call,
+  callsOf,
+  DEAD_RECORD,
+  each,
+  groupLives,
+  type Outcome,
+  tamper,
+  whileHeld,
+} from "./inject.ts";
 
 /** Calls that change nothing which another process could see; how many the engine makes is chance. */
 const PRIVATE =
@@ -40,8 +48,6 @@ const SCENARIOS: Record<string, Scenario> = {
   "run --wait": { args: ["run", "--quiet", "--wait", "t"], names: ["t"], held: true },
 };
 
-const DEAD_RECORD = `999999\n{"version":1,"mode":"exclusive"}\n`;
-
 /** One process in one directory: the victim. */
 class Stage extends TempDir {
   readonly scene = new Scene(this.file("scene"));
@@ -65,18 +71,8 @@ class Stage extends TempDir {
     }
     const section = ["sh", "-c", SECTION, "sh", this.scene.dir, "t", shared ? "s" : "x", "victim", "0.01"];
     const command = stop ? [] : section;
-    const store = new FileStore({ dir: this.locks.path });
-    const lease = held ? store.tryAcquireSync({ name: "t", mode: "exclusive" })! : undefined;
-    const ended = tamper([...args, ...command], this.locks, { inject });
-    let over = false;
-    ended.finally(() => {
-      over = true;
-    });
-    if (lease !== undefined) {
-      await until(async () => over || ((await store.status("t")).waiters ?? 0) > 0, "the victim's wait");
-      lease.releaseSync();
-    }
-    return ended;
+    const victim = () => tamper([...args, ...command], this.locks, { inject });
+    return held ? whileHeld(this.locks.path, "t", victim) : victim();
   }
 
   /** Everybody may have the lock now, and when they have had it nothing is left. */

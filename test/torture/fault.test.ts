@@ -7,11 +7,10 @@ import { readdirSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
-import { FileStore } from "../../src/store/file.ts";
 import { errorText } from "../../src/store/kernel.ts";
-import { required, start, TempDir, until } from "../support.ts";
+import { required, start, TempDir } from "../support.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
-import { type Call, callsOf, each, type Outcome, tamper } from "./inject.ts";
+import { type Call, callsOf, DEAD_RECORD, each, type Outcome, tamper, whileHeld } from "./inject.ts";
 
 const ERRORS = ["ENOSPC", "EROFS", "EACCES", "EMFILE", "EIO", "EINTR", "ENOLCK", "ENOMEM"] as const;
 
@@ -45,23 +44,13 @@ class Stage extends TempDir {
   constructor(readonly scenario: Scenario) {
     super();
     this.lockfile = this.file(fileName(scenario.lock));
-    if (scenario.leftover) writeFileSync(this.lockfile, '999999\n{"version":1,"mode":"exclusive"}\n');
+    if (scenario.leftover) writeFileSync(this.lockfile, DEAD_RECORD);
   }
 
   async victim(inject?: string, command = ["sh", "-c", PROOF]): Promise<Outcome> {
-    const store = new FileStore({ dir: this.path });
     const { args, held } = this.scenario;
-    const lease = held ? store.tryAcquireSync({ name: "t", mode: "exclusive" })! : undefined;
-    const ended = tamper([...args, ...command], this, { inject, path: this.lockfile });
-    let over = false;
-    ended.finally(() => {
-      over = true;
-    });
-    if (lease !== undefined) {
-      await until(async () => over || ((await store.status("t")).waiters ?? 0) > 0, "the victim's wait");
-      lease.releaseSync();
-    }
-    return ended;
+    const victim = () => tamper([...args, ...command], this, { inject, path: this.lockfile });
+    return held ? whileHeld(this.path, "t", victim) : victim();
   }
 
   async calls(): Promise<Call[]> {

@@ -255,7 +255,7 @@ describe.if(root && required("setpriv", "util-linux"))("two users in a directory
   }
 });
 
-describe("a record", () => {
+describe.if(process.platform === "linux" && required("flock", "util-linux"))("a record", () => {
   /** Somebody holds the lock of the file by flock(1), and the file says what we like. */
   async function held(dir: TempDir, content: string | Uint8Array): Promise<Process> {
     const file = dir.file(fileName("t"));

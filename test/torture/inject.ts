@@ -1,7 +1,8 @@
 /** Tampering with one system call of a process, by strace(1). */
 import { readdirSync, readFileSync } from "node:fs";
+import { FileStore } from "../../src/store/file.ts";
 import { readText } from "../../src/store/kernel.ts";
-import { binary, TempDir } from "../support.ts";
+import { binary, TempDir, until } from "../support.ts";
 
 /** A system call of the main thread: the `nth` of this name, from 1 on. */
 export interface Call {
@@ -60,6 +61,23 @@ export async function tamper(args: string[], dir: TempDir, how: Tampering = {}):
     : /\((INJECTED|DELAYED)[^)]*\)$/m.test(trace);
   const status = child.exitCode;
   return { status, stdout, stderr, trace, fired, group: child.pid };
+}
+
+/** What a crashed holder has left in its file. */
+export const DEAD_RECORD = `999999\n{"version":1,"mode":"exclusive"}\n`;
+
+/** Starts a victim that waits for a lock: somebody has it, and gives it back when the victim waits, or has ended. */
+export async function whileHeld(dir: string, name: string, start: () => Promise<Outcome>): Promise<Outcome> {
+  const store = new FileStore({ dir });
+  const lease = store.tryAcquireSync({ name, mode: "exclusive" })!;
+  const victim = start();
+  let over = false;
+  victim.finally(() => {
+    over = true;
+  });
+  await until(async () => over || ((await store.status(name)).waiters ?? 0) > 0, "the victim's wait");
+  lease.releaseSync();
+  return victim;
 }
 
 /** The calls of a trace. */
