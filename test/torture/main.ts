@@ -6,21 +6,35 @@
 import { parseArgs } from "node:util";
 import { type Totals, violence } from "./violence.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "10" },
-    seed: { type: "string" },
-    workers: { type: "string", default: "4" },
-    wrappers: { type: "string", default: "4" },
-  },
-});
-const seed = values.seed === undefined ? crypto.getRandomValues(new Uint32Array(1))[0]! : Number(values.seed);
-const minutes = Number(values.minutes);
-for (const [option, number] of Object.entries({ ...values, seed, minutes })) {
-  if (Number.isFinite(Number(number))) continue;
-  console.error(`--${option} takes a number, not '${number}'`);
+/** Says what is wrong with the command line. */
+function refuse(what: string): never {
+  console.error(`torture: ${what}`);
   process.exit(64);
 }
+
+function options() {
+  const number = { type: "string" } as const;
+  try {
+    return parseArgs({ options: { minutes: number, seed: number, workers: number, wrappers: number } })
+      .values;
+  } catch (error) {
+    return refuse((error as Error).message);
+  }
+}
+
+const values = options();
+/** The number that an option gives. */
+function numberOf(option: keyof typeof values, otherwise: number): number {
+  const text = values[option];
+  if (text === undefined) return otherwise;
+  const number = Number(text);
+  return text !== "" && number >= 0 ? number : refuse(`--${option} takes a number, not '${text}'`);
+}
+
+const seed = numberOf("seed", crypto.getRandomValues(new Uint32Array(1))[0]!);
+const milliseconds = numberOf("minutes", 10) * 60_000;
+const workers = numberOf("workers", 4);
+const wrappers = numberOf("wrappers", 4);
 
 /** `acquisitions 12000, kills 130 (30 workers, 50 wrappers, 50 commands), …`. */
 function line({ acquisitions, kills, stops, deletions, ...found }: Totals): string {
@@ -31,15 +45,7 @@ function line({ acquisitions, kills, stops, deletions, ...found }: Totals): stri
 }
 
 console.log(`seed ${seed}`);
-const totals = await violence(
-  {
-    milliseconds: minutes * 60_000,
-    seed,
-    workers: Number(values.workers),
-    wrappers: Number(values.wrappers),
-  },
-  (sum) => console.log(line(sum)),
-);
+const totals = await violence({ milliseconds, seed, workers, wrappers }, (sum) => console.log(line(sum)));
 const found = [totals.violations, totals.wedges, totals.leftovers, totals.failures].flat();
 for (const what of found.slice(0, 50)) console.log(what);
 process.exit(found.length === 0 ? 0 : 1);
