@@ -8,33 +8,47 @@ import { type FileSystem, fileSystemOf } from "./filesystem.ts";
 import { parseOptions } from "./options.ts";
 import { jsonLine, print } from "./say.ts";
 import { dieOf, SIG } from "./signals.ts";
+import { STORE, whereOf } from "./store-options.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },
+  ...STORE,
 } as const;
 
 /** What was looked at. */
-interface Check {
-  check: "excludes" | "freed by release" | "freed by kill" | "local";
+export interface Check {
+  check: "excludes" | "freed by release" | "freed by kill" | "local" | "tokens grow";
   /** Undefined where it cannot be known. */
   ok?: boolean | undefined;
   details: string;
 }
 
+export function printChecks(checks: Check[]): void {
+  for (const { check, ok, details } of checks)
+    print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
+}
+
 /** For a process to start, and for the kernel to free what a killed one held. */
-const PATIENCE_MS = 10_000;
+export const PATIENCE_MS = 10_000;
 
 export async function doctor(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, OPTIONS, true);
   if (rest.length > 1) throw new UsageError("one directory at a time");
+  // What EXCLUSIVE_STORE says is not asked: without an option this is about a directory.
+  if (values.store !== undefined || values["store-file"] !== undefined) {
+    if (rest.length > 0) throw new UsageError("doctor looks at a directory or at a store, not at both");
+    const where = whereOf(values);
+    if ("url" in where)
+      return (await import("./doctor-store.ts")).doctorStore(where.url, values.json === true);
+    return doctor([where.dir!, ...(values.json ? ["--json"] : [])]);
+  }
   const dir = rest[0] ?? defaultDirectory();
   const fileSystem = fileSystemOf(dir);
   const checks: Check[] = [...(await locksIn(dir)), locality(fileSystem)];
   const ok = checks.every((check) => check.ok);
   if (values.json) print(jsonLine({ directory: dir, ok, fileSystem, checks }));
   else {
-    for (const { check, ok, details } of checks)
-      print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
+    printChecks(checks);
     print(`${printable(dir)}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
   }
   if (checks.some(({ check, ok }) => ok === false && check !== "local")) return EXIT.IO_ERROR;

@@ -2,10 +2,12 @@
 import { LockFileError } from "../errors.ts";
 import { checkName, slotOf } from "../name.ts";
 import { FileStore } from "../store/file.ts";
+import { LazyStore } from "../store/remote.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { UsageError } from "./exit.ts";
+import { STORE, type StoreValues, whereOf } from "./store-options.ts";
 
-export const DIR = { dir: { value: "DIR", help: "directory of the lock files" } } as const;
+export const DIR = { dir: { value: "DIR", help: "directory of the lock files" }, ...STORE } as const;
 
 /** Where a lock lives. */
 export const PLACE = {
@@ -13,13 +15,13 @@ export const PLACE = {
   file: { value: "PATH", help: "the lock on this file or directory, as of run --file" },
 } as const;
 
-/** The values of `PLACE`. */
-export interface Place {
-  dir?: string;
-  file?: string;
+/** The store that the values of `PLACE` name. Its connection lasts as long as the command. */
+export function storeOf(place: StoreValues): Store {
+  const where = whereOf(place);
+  return "url" in where
+    ? new LazyStore(where.url, { lasting: true })
+    : new FileStore({ dir: where.dir, file: place.file });
 }
-
-export const storeOf = ({ dir, file }: Place): Store => new FileStore({ dir, file });
 
 /**
  * The one NAME among the operands.

@@ -92,14 +92,21 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
   return options.witness === false ? engine : new Witnessed(engine);
 }
 
+/** Waits until nobody holds the lock: as one who wants it, where the engine knows no other way. */
+async function waitFree(store: Store, name: string, signal: AbortSignal | undefined): Promise<void> {
+  if (store.waitFree) return store.waitFree(name, signal);
+  await (await store.waitAcquire({ name, mode: "exclusive" }, signal)).release();
+}
+
 /** A store by its URL: connected as long as something is asked of it, or held. */
 export class LazyStore implements Store {
   #users = 0;
   #opened: Promise<Store> | undefined;
 
+  /** @param options `lasting`: the connection is kept, also while nothing is asked */
   constructor(
     private readonly url: string,
-    private readonly options: StoreOptions,
+    private readonly options: StoreOptions & { lasting?: boolean },
   ) {}
 
   async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
@@ -107,6 +114,9 @@ export class LazyStore implements Store {
   }
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
     return this.#use(async (store) => this.#keep(await store.waitAcquire(request, signal))!);
+  }
+  async waitFree(name: string, signal?: AbortSignal): Promise<void> {
+    return this.#use((store) => waitFree(store, name, signal));
   }
   async status(name: string): Promise<LockStatus> {
     return this.#use((store) => store.status(name));
@@ -127,7 +137,11 @@ export class LazyStore implements Store {
     this.#users++;
     try {
       this.#opened ??= openStore(this.url, this.options);
-      return await ask(await this.#opened);
+      const opened = await this.#opened.catch((error: unknown) => {
+        this.#opened = undefined; // the next one tries again
+        throw error;
+      });
+      return await ask(opened);
     } finally {
       await this.#leave();
     }
@@ -148,6 +162,6 @@ export class LazyStore implements Store {
   }
 
   async #leave(): Promise<void> {
-    if (--this.#users === 0) await this.close();
+    if (--this.#users === 0 && !this.options.lasting) await this.close();
   }
 }

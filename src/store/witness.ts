@@ -63,6 +63,13 @@ export class Witnessed implements Store {
     return new Pair(main, await orRelease(main, this.engine.waitAcquire(witnessOf(request), signal)));
   }
 
+  async waitFree(name: string, signal?: AbortSignal): Promise<void> {
+    for (const part of [name, witnessName(name)]) {
+      if (this.engine.waitFree) await this.engine.waitFree(part, signal);
+      else await (await this.engine.waitAcquire({ name: part, mode: "exclusive" }, signal)).release();
+    }
+  }
+
   /** A lock whose main part is free, and its witness not, is held: the last command is being stopped. */
   async status(name: string): Promise<LockStatus> {
     const main = await this.engine.status(name);
