@@ -1,0 +1,69 @@
+/** A figure: a median with its spread, and what is done with many of them. */
+
+export interface Figure {
+  section: string;
+  /** What was measured. */
+  name: string;
+  unit: "ms" | "µs" | "MiB" | "%" | "/s";
+  median: number;
+  /** The quarter below which, and above which, a quarter of the samples lies. */
+  low: number;
+  high: number;
+  samples: number;
+}
+
+/** What a figure must reach: its median is `value`, or the ratio of two medians is. */
+export interface Target {
+  section: string;
+  what: string;
+  value: number;
+  /** At most so much. */
+  limit: number;
+}
+
+export interface Results {
+  made: string;
+  quick: boolean;
+  machine: string;
+  versions: Record<string, string>;
+  skipped: string[];
+  figures: Figure[];
+  targets: Target[];
+}
+
+/** @param samples at least one */
+export function figure(section: string, name: string, unit: Figure["unit"], samples: number[]): Figure {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const at = (share: number) => round(sorted[Math.round(share * (sorted.length - 1))]!);
+  return { section, name, unit, median: at(0.5), low: at(0.25), high: at(0.75), samples: samples.length };
+}
+
+/** Four digits that count. */
+export const round = (value: number): number => Number(value.toPrecision(4));
+
+/** A table of figures, as Markdown, each with how it stands to the first of its section. */
+export function table(figures: Figure[]): string {
+  const rows = figures.map((f) => {
+    const base = figures.find((other) => other.section === f.section && other.unit === f.unit)!;
+    const ratio = base === f || base.median === 0 ? "" : `${(f.median / base.median).toFixed(2)}×`;
+    return [f.section, f.name, `${f.median} ${f.unit}`, `${f.low} – ${f.high}`, ratio];
+  });
+  return markdown(["section", "what", "median", "middle half", "to the first"], rows);
+}
+
+export function targetTable(targets: Target[]): string {
+  const rows = targets.map(({ section, what, value, limit }) => [
+    section,
+    what,
+    String(value),
+    `≤ ${limit}`,
+    value <= limit ? "reached" : "**not reached**",
+  ]);
+  return markdown(["section", "target", "measured", "limit", ""], rows);
+}
+
+function markdown(head: string[], rows: string[][]): string {
+  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length), 3));
+  const line = (cells: string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
+  return [line(head), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n");
+}

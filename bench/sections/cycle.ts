@@ -1,0 +1,63 @@
+/** Taking a free lock and giving it back, in-process. */
+import { figure, round } from "../figures.ts";
+import { type Bench, command, has, here } from "../setup.ts";
+
+/** What is called how often a batch: about as long each. */
+const LIBRARIES: [library: string, cycles: number][] = [
+  ["sync", 2000],
+  ["async", 2000],
+  ["proper-lockfile sync", 500],
+  ["proper-lockfile", 300],
+  ["lockfile sync", 1000],
+  ["cross-process-lock", 200],
+  ["fs-ext", 1000],
+];
+
+export const FLOOR = "floor: the same calls in C";
+
+export async function cycle(bench: Bench): Promise<void> {
+  const batches = "5";
+  const programs: [name: string, argv: (dir: string) => string[]][] = [
+    [FLOOR, (dir) => [bench.built("cycle"), dir, batches, "3000"]],
+  ];
+  for (const [library, cycles] of LIBRARIES) {
+    const name =
+      library === "sync" ? "acquireSync, releaseSync" : library === "async" ? "acquire, release" : library;
+    const argv = (dir: string, n: number) => [
+      process.execPath,
+      `${here}/cycle.ts`,
+      library,
+      dir,
+      batches,
+      `${n}`,
+    ];
+    try {
+      command(argv(bench.directory(), 1));
+      programs.push([name, (dir) => argv(dir, cycles)]);
+    } catch (error) {
+      bench.skip(`${name}: ${/error: (.*)/.exec(String(error))?.[1] ?? "does not run in Bun"}`);
+    }
+  }
+  const python = ["/usr/bin/python3", "python3"].find(has);
+  if (python)
+    programs.push(["python3, the same calls", (dir) => [python, `${here}/cycle.py`, dir, batches, "1000"]]);
+  else bench.skip("python3: not installed");
+  const samples = new Map<string, number[]>(programs.map(([name]) => [name, []]));
+  for (let round = 0; round < (bench.quick ? 2 : 6); round++) {
+    for (const [name, argv] of programs) {
+      const out = command(argv(bench.directory())).trim().split("\n");
+      samples.get(name)!.push(...out.map((line) => Number(line) / 1000));
+    }
+  }
+  for (const [name] of programs) bench.figures.push(figure("cycle", name, "µs", samples.get(name)!));
+  const of = (name: string) => bench.figures.find((f) => f.section === "cycle" && f.name === name)?.median;
+  const ours = of("acquireSync, releaseSync")!;
+  const target = (what: string, value: number | undefined, limit: number) => {
+    if (value !== undefined) bench.targets.push({ section: "cycle", what, value: round(value), limit });
+  };
+  target("acquireSync and releaseSync, to the floor", ours / of(FLOOR)!, 1.6);
+  const proper = of("proper-lockfile sync");
+  target("to proper-lockfile's sync form", proper && ours / proper, 0.2);
+  const interpreted = of("python3, the same calls");
+  target("to python3 with the same calls", interpreted && ours / interpreted, 1);
+}

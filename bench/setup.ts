@@ -1,0 +1,135 @@
+/** What the sections need: programs built here, and those that are there or are skipped. */
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Figure, Target } from "./figures.ts";
+
+export const here = import.meta.dir;
+const root = join(here, "..");
+/** The wrapper. */
+export const binary = join(root, "dist/exclusive");
+
+/** What a section is given. */
+export interface Bench {
+  quick: boolean;
+  /** Our C programs and the floor, by name. */
+  built: (name: "measure" | "cycle" | "stamp" | "floor") => string;
+  /** A fresh directory. */
+  directory: () => string;
+  figures: Figure[];
+  targets: Target[];
+  /** Notes that something is not measured, and why. */
+  skip: (what: string) => void;
+}
+
+export interface Setup extends Bench, Disposable {
+  skipped: string[];
+}
+
+/** Builds everything; programs go to `bench/node_modules/.built`, out of git's sight. */
+export async function setUp(quick: boolean): Promise<Setup> {
+  const built = join(here, "node_modules/.built");
+  mkdirSync(built, { recursive: true });
+  command([process.execPath, "build.ts"], root);
+  // Written anew in the same moment as the wrapper: how much of a program is mapped at a time is a matter of its cache.
+  await Bun.build({
+    entrypoints: [join(here, "floor.ts")],
+    target: "bun",
+    minify: true,
+    bytecode: true,
+    compile: { outfile: join(built, "floor"), autoloadDotenv: false, autoloadBunfig: false },
+  });
+  for (const name of ["measure", "cycle", "stamp"])
+    command(["gcc", "-O2", "-Wall", "-o", join(built, name), join(here, `${name}.c`)], root);
+  const parent = mkdtempSync(join(tmpdir(), "exclusive-bench-"));
+  const skipped: string[] = [];
+  let count = 0;
+  const skip = (what: string) => {
+    console.error(`skipped: ${what}`);
+    skipped.push(what);
+  };
+  installPeers(skip);
+  return {
+    quick,
+    built: (name) => join(built, name),
+    directory: () => {
+      const path = join(parent, String(++count));
+      mkdirSync(path);
+      return path;
+    },
+    figures: [],
+    targets: [],
+    skipped,
+    skip,
+    [Symbol.dispose]: () => rmSync(parent, { recursive: true, force: true }),
+  };
+}
+
+function installPeers(skip: (what: string) => void): void {
+  const args = [process.execPath, "install", "--no-save", "--ignore-scripts", "--silent"];
+  const { success } = Bun.spawnSync(args, { cwd: here, stdout: "ignore", stderr: "ignore" });
+  if (!success && !existsSync(join(here, "node_modules/proper-lockfile")))
+    skip("the packages from npm (bun install failed in bench/)");
+}
+
+/** Runs a program that must succeed. */
+export function command(argv: string[], cwd = here): string {
+  const { success, stdout, stderr } = Bun.spawnSync(argv, { cwd, stdin: "ignore" });
+  if (!success) throw new Error(`${argv.join(" ")} failed: ${stderr}`);
+  return stdout.toString();
+}
+
+/** Is this program here? */
+export const has = (program: string): boolean => Bun.which(program) !== null;
+
+/** A process that is spoken with by lines. */
+export class Talker implements AsyncDisposable {
+  readonly #child: Bun.Subprocess<"pipe", "pipe", "inherit">;
+  readonly #lines: AsyncGenerator<string>;
+
+  constructor(argv: string[]) {
+    this.#child = Bun.spawn(argv, { stdin: "pipe", stdout: "pipe", stderr: "inherit" });
+    this.#lines = lines(this.#child.stdout);
+  }
+  get pid(): number {
+    return this.#child.pid;
+  }
+  say(line: string): void {
+    this.#child.stdin.write(`${line}\n`);
+    this.#child.stdin.flush();
+  }
+  /** The next line that begins with `word`: what stands behind the word. */
+  async hear(word: string): Promise<string> {
+    for (;;) {
+      const { value, done } = await this.#lines.next();
+      if (done) throw new Error(`${word} was never said`);
+      if (value.startsWith(word)) return value.slice(word.length).trim();
+    }
+  }
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill();
+    await this.#child.exited;
+  }
+}
+
+async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of stream) {
+    const parts = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = parts.pop()!;
+    yield* parts;
+  }
+}
+
+/** Waits for a condition, for a minute at most. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    await Bun.sleep(5);
+  }
+}
