@@ -34,8 +34,13 @@ export interface Results {
 /** @param samples at least one */
 export function figure(section: string, name: string, unit: Figure["unit"], samples: number[]): Figure {
   const sorted = samples.toSorted((a, b) => a - b);
-  const at = (share: number) => round(sorted[Math.round(share * (sorted.length - 1))]!);
-  return { section, name, unit, median: at(0.5), low: at(0.25), high: at(0.75), samples: samples.length };
+  const last = sorted.length - 1;
+  const [median, low, high] = [
+    (sorted[Math.floor(last / 2)]! + sorted[Math.ceil(last / 2)]!) / 2,
+    sorted[Math.floor(last / 4)]!,
+    sorted[Math.ceil((last * 3) / 4)]!,
+  ].map(round) as [number, number, number];
+  return { section, name, unit, median, low, high, samples: samples.length };
 }
 
 /** Four digits that count. */

@@ -28,6 +28,7 @@ export async function holding(bench: Bench): Promise<void> {
 
   const become = run("--exec", "become", "sleep", "60");
   await until(() => readlinkSync(`/proc/${become.pid}/exe`) !== binary, "the command");
+  await Bun.sleep(200);
   target("--exec: processes of ours left", readlinkSync(`/proc/${become.pid}/exe`) === binary ? 1 : 0, 0);
   bench.figures.push(
     figure("holding", "exclusive run --exec: resident (it is sleep)", "MiB", [memory(become.pid).rss]),
