@@ -68,11 +68,9 @@ async function fail(error: unknown): Promise<number> {
     complain(`internal error: ${(error as Error).stack ?? error}`);
     return EXIT.SOFTWARE;
   }
+  const usage = error instanceof UsageError ? (await import("./usage.ts")).synopsis(command) : undefined;
   complain((error as Error).message);
-  if (error instanceof UsageError) {
-    const { synopsis } = await import("./usage.ts");
-    complain(`usage: ${synopsis(command)}`);
-  }
+  if (usage !== undefined) complain(`usage: ${usage}`);
   return status;
 }
 

@@ -107,16 +107,13 @@ let endThreads: (() => void) | undefined;
  */
 async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, log: Log): Promise<void> {
   const coalesce = policy === "coalesce";
+  const replace = policy === "replace" ? (await import("./stop.ts")).replaceHolder : undefined;
   const [{ showWaiting }, { keepThreads }] = await Promise.all([
     import("./waiting.ts"),
     import("../store/waiter.ts"),
   ]);
   using _line = showWaiting(lock, timeout, log);
-  if (policy === "replace") {
-    const { replaceHolder } = await import("./stop.ts");
-    await replaceHolder(lock, timeout === undefined ? undefined : milliseconds(timeout));
-    return;
-  }
+  if (replace) return await replace(lock, timeout === undefined ? undefined : milliseconds(timeout));
   endThreads = keepThreads();
   // The time runs from our start: what the engine has used up since then is part of it.
   const given = timeout === undefined ? undefined : milliseconds(timeout);
