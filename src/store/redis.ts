@@ -187,7 +187,11 @@ class RedisStore implements Store {
     const refused = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS|NOPERM)/.test(message);
     // While it reads its data back in, a server that has been started again answers so.
     if (!refused || /^(LOADING|MASTERDOWN|TRYAGAIN)/.test(message)) return new StoreError(said);
-    return new Refused(/NOPERM/.test(message) ? `${said} (docs/stores.md says what it needs)` : said);
+    return new Refused(
+      /NOPERM|can't run this command|no permission/i.test(message)
+        ? `${said} (docs/stores.md says what it needs)`
+        : said,
+    );
   }
 
   /** One way to ask for a lock, again and again: that a lost answer was a yes is found out by the next question. */
