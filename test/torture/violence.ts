@@ -6,16 +6,9 @@ import { FileStore } from "../../src/store/file.ts";
 import * as kernel from "../../src/store/kernel.ts";
 import { binary, TempDir } from "../support.ts";
 import type { Fault } from "./broken.ts";
-import { checkFile, type Recorder, Scene, SECTION, type SectionMode } from "./checker.ts";
+import { checkFile, type Recorder, Scene, SECTION } from "./checker.ts";
+import { LOCKS } from "./locks.ts";
 import { Random } from "./random.ts";
-
-/** What is fought for: exclusive, exclusive or shared, so many at a time. The first is the library's alone, and fast. */
-export const LOCKS: { name: string; mode: SectionMode }[] = [
-  { name: "fast", mode: "x" },
-  { name: "slow", mode: "x" },
-  { name: "book", mode: "s" },
-  { name: "seats", mode: 2 },
-];
 
 export interface Options {
   milliseconds: number;

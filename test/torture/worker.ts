@@ -6,8 +6,8 @@ import { existsSync } from "node:fs";
 import { CannotAcquireLock, Lock, type LockOptions } from "../../src/index.ts";
 import { type Fault, FaultyLock } from "./broken.ts";
 import { Scene, type SectionMode } from "./checker.ts";
+import { LOCKS } from "./locks.ts"; // nothing of ../support.ts, which makes a directory: we shall be killed
 import { Random } from "./random.ts";
-import { LOCKS } from "./violence.ts";
 
 const [sceneDir, dir, id, seed, fault] = process.argv.slice(2) as [string, string, string, string, Fault?];
 const scene = new Scene(sceneDir);
