@@ -41,7 +41,7 @@ for (const section of sections) {
   await SECTIONS[section](bench);
   console.log(`\n${table(bench.figures.slice(before))}`);
 }
-console.log(`\n${targetTable(bench.targets)}\n`);
+if (bench.targets.length > 0) console.log(`\n${targetTable(bench.targets)}`);
 
 const version = (argv: string[]) => command(argv).split("\n")[0]!;
 const results: Results = {

@@ -6,8 +6,9 @@ import type { Figure, Target } from "./figures.ts";
 
 export const here = import.meta.dir;
 const root = join(here, "..");
-/** The wrapper. */
-export const binary = join(root, "dist/exclusive");
+const BUILT = join(here, "node_modules/.built");
+/** The wrapper, as it is installed. */
+export const binary = join(BUILT, "exclusive");
 
 /** What a section is given. */
 export interface Bench {
@@ -28,19 +29,21 @@ export interface Setup extends Bench, Disposable {
 
 /** Builds everything; programs go to `bench/node_modules/.built`, out of git's sight. */
 export async function setUp(quick: boolean): Promise<Setup> {
-  const built = join(here, "node_modules/.built");
-  mkdirSync(built, { recursive: true });
+  mkdirSync(BUILT, { recursive: true });
   command([process.execPath, "build.ts"], root);
-  // Written anew in the same moment as the wrapper: how much of a program is mapped at a time is a matter of its cache.
   await Bun.build({
     entrypoints: [join(here, "floor.ts")],
     target: "bun",
     minify: true,
     bytecode: true,
-    compile: { outfile: join(built, "floor"), autoloadDotenv: false, autoloadBunfig: false },
+    compile: { outfile: join(BUILT, "floor.built"), autoloadDotenv: false, autoloadBunfig: false },
   });
+  // How the kernel maps a program depends on how its file was written: both are copied, as by an installation.
+  const copies = { floor: join(BUILT, "floor.built"), exclusive: join(root, "dist/exclusive") };
+  for (const [name, from] of Object.entries(copies))
+    command(["cp", "--remove-destination", from, join(BUILT, name)]);
   for (const name of ["measure", "cycle", "stamp"])
-    command(["gcc", "-O2", "-Wall", "-o", join(built, name), join(here, `${name}.c`)], root);
+    command(["gcc", "-O2", "-Wall", "-o", join(BUILT, name), join(here, `${name}.c`)], root);
   const parent = mkdtempSync(join(tmpdir(), "exclusive-bench-"));
   const skipped: string[] = [];
   let count = 0;
@@ -51,7 +54,7 @@ export async function setUp(quick: boolean): Promise<Setup> {
   installPeers(skip);
   return {
     quick,
-    built: (name) => join(built, name),
+    built: (name) => join(BUILT, name),
     directory: () => {
       const path = join(parent, String(++count));
       mkdirSync(path);
