@@ -1,0 +1,22 @@
+/** How the binary starts: what must have happened before the engine does anything of its own. */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { binary, command, required, TempDir } from "../support.ts";
+
+const linux = process.platform === "linux" && required("strace", "strace");
+
+// A thread that was started without our mask takes SIGCHLD, whose default is to be ignored: the wrapper would wait for
+// ever. The engine starts its first one when its heap has 64 blocks. Here it has to do so earlier: a start that needs
+// more of the heap before the signals are blocked is told of before it comes to that.
+test.if(linux)("signals are blocked before the engine starts a thread, with room to spare", async () => {
+  using dir = new TempDir();
+  const trace = ["strace", "-o", dir.file("trace"), "-e", "trace=clone3,clone,rt_sigprocmask"];
+  const env = { BUN_JSC_warmUpMarkedBlockStartAfterBlocks: "57" };
+  const { status } = await command([...trace, binary, "run", "start", "true"], { dir, env });
+  expect(status).toBe(0);
+  const calls = readFileSync(dir.file("trace"), "utf8").split("\n");
+  const blocked = calls.findIndex((call) => /^rt_sigprocmask\(SIG_BLOCK, ~\[ILL TRAP .* PWR SYS/.test(call));
+  const thread = calls.findIndex((call) => call.includes("CLONE_THREAD"));
+  expect(blocked).toBeGreaterThanOrEqual(0);
+  expect(thread).toBeGreaterThan(blocked);
+});
