@@ -4,7 +4,8 @@
  *     bun server.ts postgres://user@db/app        # or redis://…, etcd://…; EXCLUSIVE_STORE does as well
  *
  * Every instance serves. One of them holds the lock and does the work; when it goes, or loses its lease, another one
- * goes on. `GET /` says which one this is.
+ * goes on: at once when it gives the lock back, when its lease has run out (`TTL`) where it could not. `GET /` says which
+ * one this is.
  */
 import { Lock } from "exclusiveprocess";
 
@@ -23,7 +24,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => 
 
 while (!stop.signal.aborted) {
   try {
-    await using lock = await new Lock({ name: "the job", store }).acquire({
+    await using lock = await new Lock({ name: "the job", store, ttl: process.env.TTL ?? "15s" }).acquire({
       wait: true,
       signal: stop.signal,
     });

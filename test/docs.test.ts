@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename } from "node:path";
-import { binary, command, root, TempDir } from "./support.ts";
+import { binary, command, installPackage, root, TempDir } from "./support.ts";
 
 interface Block {
   /** `docs/cron.md:7`. */
@@ -48,10 +48,10 @@ function blocksOf(file: string): Block[] {
 class Sandbox extends TempDir {
   constructor() {
     super();
-    for (const dir of ["locks", "bin", "data", "node_modules"]) mkdirSync(this.file(dir));
+    for (const dir of ["locks", "bin", "data"]) mkdirSync(this.file(dir));
     symlinkSync(binary, this.file("bin/exclusive"));
     symlinkSync(process.execPath, this.file("bin/bun"));
-    this.#installPackage();
+    installPackage(this);
     for (const name of "backup deploy migrate preview reindex report search server sync test train worker convert".split(
       " ",
     )) {
@@ -71,14 +71,6 @@ class Sandbox extends TempDir {
     expect(packed).toMatchObject({ status: 0 });
     const tarball = new Bun.Glob("exclusiveprocess-*.tgz").scanSync(this.path).next().value!;
     renameSync(this.file(tarball), this.file("exclusiveprocess.tgz"));
-  }
-
-  /** The package as an import finds it, but from the source: `package.test.ts` tests what is packed. */
-  #installPackage(): void {
-    const dir = this.file("node_modules/exclusiveprocess");
-    mkdirSync(dir);
-    symlinkSync(`${root}/src`, `${dir}/src`);
-    writeFileSync(`${dir}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
   }
 
   /** A shell script in which the paths of the texts are those of the sandbox. */

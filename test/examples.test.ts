@@ -1,7 +1,16 @@
 /** The programs of `examples/`, as somebody who copied them runs them. */
 import { expect, test } from "bun:test";
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, Process, root, start, TempDir, until } from "./support.ts";
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { hasRedis, startRedis } from "./servers.ts";
+import { binary, installPackage, Process, root, start, TempDir, until } from "./support.ts";
 
 /** A directory with the binary in PATH and a place for locks. */
 class Host extends TempDir {
@@ -81,3 +90,48 @@ test("deploy.sh: one runs, one waits and takes the newest, the rest are done at 
   expect(readFileSync(`${readlinkSync(`${live}/current`)}/version`, "utf8")).toBe("3");
   expect(host.locks.list()).toEqual([]);
 });
+
+test.if(hasRedis())(
+  "server.ts: one instance works; the next one goes on when it leaves or dies",
+  async () => {
+    await using redis = await startRedis();
+    using dir = new TempDir();
+    installPackage(dir);
+    copyFileSync(`${root}/examples/server.ts`, dir.file("server.ts"));
+    const instance = () =>
+      new Process([process.execPath, "server.ts", redis.url], {
+        cwd: dir.path,
+        env: { TTL: "1s", PORT: "0" },
+      });
+    /** What `GET /` says. */
+    const ask = async (server: Process) => {
+      await server.says("listening on");
+      const url = /listening on (\S+)/.exec(server.stdout)![1]!;
+      return (await (await fetch(url)).json()) as { pid: number; working: boolean; token: string };
+    };
+    const works = (server: Process) =>
+      until(
+        async () => (await ask(server)).working,
+        "it works",
+        () => server.stderr,
+      );
+
+    await using first = instance();
+    await works(first);
+    await using second = instance();
+    expect(await ask(second)).toMatchObject({ pid: second.pid, working: false });
+    const { token } = await ask(first);
+
+    first.kill("SIGTERM");
+    expect(await first.result).toMatchObject({ status: 0 });
+    await works(second);
+    expect(BigInt((await ask(second)).token)).toBeGreaterThan(BigInt(token));
+
+    await using third = instance();
+    expect(await ask(third)).toMatchObject({ working: false });
+    second.kill("SIGKILL");
+    await works(third);
+    third.kill("SIGTERM");
+    expect(await third.result).toMatchObject({ status: 0 });
+  },
+);

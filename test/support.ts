@@ -1,5 +1,14 @@
 /** What tests of more than one file need: a lock directory, processes, and waiting for a condition. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -203,4 +212,12 @@ export function required(program: string, debianPackage: string): boolean {
   if (process.env.CI === "true") throw new Error(message);
   console.warn(`skipped: ${message}`);
   return false;
+}
+
+/** The package as an import in this directory finds it, but from the source: `package.test.ts` tests what is packed. */
+export function installPackage(dir: TempDir): void {
+  const installed = dir.file("node_modules/exclusiveprocess");
+  mkdirSync(installed, { recursive: true });
+  symlinkSync(`${root}/src`, `${installed}/src`);
+  writeFileSync(`${installed}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
 }
