@@ -131,10 +131,16 @@ class Guard {
     this.#stopped = this.#stopForWrapper();
   }
 
-  /** A wrapper that is stopped keeps its end of the pipe open: we go without its word. */
+  /**
+   * A wrapper that is stopped keeps its end of the pipe open: we go without its word. Its work is over, so it is woken
+   * to end: PostgreSQL keeps a lock for as long as there is a process at the other end of the connection.
+   */
   async #stopForWrapper(): Promise<void> {
     await this.#stop();
     await this.#leave();
+    try {
+      process.kill(this.order.wrapper, "SIGCONT");
+    } catch {} // has ended
     process.exit(EXIT.OK);
   }
 

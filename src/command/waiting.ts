@@ -49,7 +49,8 @@ export function showWaiting(
   };
   let shown = 0;
   const tick = async () => {
-    if (!live || shown++ % LOOK_EVERY === 0) holder = await lock.holder();
+    // That a store does not answer now is for the wait itself to judge, not for the line that tells of it.
+    if (!live || shown++ % LOOK_EVERY === 0) holder = await lock.holder().catch(() => holder);
     if (timer === undefined) return; // disposed of while we looked
     show();
     timer = setTimeout(tick, live ? REDRAW_MS : REMIND_MS);

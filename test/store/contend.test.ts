@@ -4,7 +4,7 @@ import { hasEtcd, hasPostgres, hasRedis, startEtcd, startPostgres, startRedis } 
 import { contend } from "./contend.ts";
 import type { Subject } from "./suite.ts";
 
-const milliseconds = 1000 * Number(process.env.CONTEND_SECONDS ?? 8);
+const milliseconds = 1000 * Number(process.env.CONTEND_SECONDS ?? 6);
 
 interface Case {
   there: () => boolean;

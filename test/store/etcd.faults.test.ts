@@ -10,7 +10,9 @@ const base64 = (text: string) => Buffer.from(text).toString("base64");
 /** The lease of the lock's holder: not that of the witness, whose name is another. */
 async function leaseOf(server: EtcdServer, name: string): Promise<string> {
   const range = { key: base64(`exclusive/${name}/`), range_end: base64(`exclusive/${name}0`) };
-  const { kvs } = (await server.post("kv/range", { ...range, sort_target: "CREATE" })) as { kvs: { lease: string }[] };
+  const { kvs } = (await server.post("kv/range", { ...range, sort_target: "CREATE" })) as {
+    kvs: { lease: string }[];
+  };
   return kvs[0]!.lease;
 }
 
@@ -27,13 +29,13 @@ if (hasEtcd()) {
   test("a member of the cluster dies, and another: the command works on", async () => {
     await using cluster = await startEtcdCluster(3);
     await using at = scene(cluster.members[0]!);
-    const args = ["--ttl", "8s"]; // a cluster needs some two seconds to have a leader again
-    const holder = at.run(cluster.url, 15, ...args);
+    const args = ["--ttl", "6s"]; // a cluster needs some two seconds to have a leader again
+    const holder = at.run(cluster.url, 12, ...args);
     await at.log.begun(1, () => holder.stderr);
     const next = at.run(cluster.url, 0, "--wait", ...args);
     for (const member of cluster.members.slice(0, 2)) {
       await member.kill();
-      await Bun.sleep(6000);
+      await Bun.sleep(4500); // without a renewal it would be lost after two thirds of the lease
       await member.start();
     }
     expect((await holder.result).status).toBe(0);

@@ -232,6 +232,10 @@ export interface FaultOptions {
   start: () => Promise<Server>;
   /** Ends the wrapper's session, revokes its lease or deletes its key, as an administrator can; and not the witness'. */
   takeAway?: (server: Server) => Promise<void>;
+  /** The lock ends with its connection. */
+  connectionIsLock?: boolean;
+  /** The server knows its locks after it was killed and started again. */
+  remembers?: boolean;
 }
 
 /** Runs the tests. */
@@ -287,7 +291,11 @@ export function faultSuite(name: string, options: FaultOptions): void {
         says: /lost the lock 'work'.*guards it has ended.*stopped/,
       }));
 
-    test("a connection that is cut is made anew: nothing is lost", async () => {
+    test.if(options.connectionIsLock === true)("the connection is cut", () =>
+      survives(({ proxy }) => proxy.cut()),
+    );
+
+    test.if(!options.connectionIsLock)("a connection that is cut is made anew: nothing is lost", async () => {
       await using at = scene(server);
       const holder = at.run(at.far, 2 * TTL);
       await at.log.begun(1, () => holder.stderr);
@@ -297,33 +305,54 @@ export function faultSuite(name: string, options: FaultOptions): void {
       expect(at.log.entries().map(({ event }) => event)).toEqual(["begin", "end"]);
     });
 
-    test("a paused machine: wrapper, guardian and command stand still, and another one works meanwhile", async () => {
-      await using at = scene(server);
-      const holder = at.run(at.far, 600);
-      const first = await at.log.begun(1, () => holder.stderr);
-      const all = [at.guardian(holder), first.pid, holder.pid];
-      for (const pid of all) process.kill(pid, "SIGSTOP");
-      const next = at.run(at.near, 600, "--wait");
-      const second = await at.log.begun(2, () => next.stderr);
-      expect(second.token).toBeGreaterThan(first.token); // what it writes with the old one can be refused
-      for (const pid of all.reverse()) process.kill(pid, "SIGCONT");
-      const { status, stderr } = await holder.result;
-      expect(stderr).toMatch(/lost the lock 'work'/);
-      expect(status).toBe(70);
-      expect(alive(first.pid)).toBe(false);
-      next.kill();
-      await next.result;
-    });
+    // A connection outlives that, and so does a lock that is one: nobody else works meanwhile.
+    test.if(!options.connectionIsLock)(
+      "a paused machine: wrapper, guardian and command stand still, and another one works meanwhile",
+      async () => {
+        await using at = scene(server);
+        const holder = at.run(at.far, 600);
+        const first = await at.log.begun(1, () => holder.stderr);
+        const all = [at.guardian(holder), first.pid, holder.pid];
+        for (const pid of all) process.kill(pid, "SIGSTOP");
+        const next = at.run(at.near, 600, "--wait");
+        const second = await at.log.begun(2, () => next.stderr);
+        expect(second.token).toBeGreaterThan(first.token); // what it writes with the old one can be refused
+        for (const pid of all.reverse()) process.kill(pid, "SIGCONT");
+        const { status, stderr } = await holder.result;
+        expect(stderr).toMatch(/lost the lock 'work'/);
+        expect(status).toBe(70);
+        expect(alive(first.pid)).toBe(false);
+        next.kill();
+        await next.result;
+      },
+    );
 
     test.if(options.takeAway !== undefined)("an administrator takes the lock away", () =>
       survives(() => options.takeAway!(server)),
     );
 
-    test("the server is killed and started again", () =>
+    test.if(options.remembers === true)(
+      "the server is killed and started again: nothing is lost",
+      async () => {
+        await using at = scene(server);
+        const longer = ["--ttl", "8s"]; // than a server needs to start
+        const holder = at.run(at.near, 10, ...longer);
+        await at.log.begun(1, () => holder.stderr);
+        const next = at.run(at.near, 0, "--wait", ...longer);
+        await server.kill();
+        await server.start();
+        expect({ ...(await holder.result), stdout: "" }).toMatchObject({ status: 0, stderr: "" });
+        expect((await next.result).status).toBe(0);
+        at.log.check();
+      },
+    );
+
+    test.if(!options.remembers)("the server is killed and started again", () =>
       survives(async () => {
         await server.kill();
         await server.start();
-      }));
+      }),
+    );
 
     test("many contend, and are killed at random: never two at work, and tokens only grow", async () => {
       await using at = scene(server);

@@ -1,13 +1,15 @@
 /** The faults of every store, and those of PostgreSQL alone. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { hasPostgres, type PostgresServer, startPostgres } from "../servers.ts";
-import { alive } from "../support.ts";
+import { alive, until } from "../support.ts";
 import { faultSuite, scene } from "./faults.ts";
 
 setDefaultTimeout(90_000);
 
 const terminate = (which: string) =>
   `SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND ${which}`;
+
+const waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
 
 if (hasPostgres()) {
   faultSuite("postgres", {
@@ -24,8 +26,7 @@ if (hasPostgres()) {
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     const next = at.run(at.near, 0, "--wait", "--verbose");
-    const waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-    while ((await server.admin(waits)).length === 0) await Bun.sleep(20);
+    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
     await server.admin(terminate("true"));
     await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
@@ -41,9 +42,10 @@ if (hasPostgres()) {
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     const waiting = at.run(at.near, 0, "--wait");
-    const [{ pid }] = (await server.admin("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")) as [
-      { pid: number },
-    ];
+    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    const [{ pid }] = (await server.admin(
+      "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'",
+    )) as [{ pid: number }];
     process.kill(pid, "SIGKILL");
     const second = await at.log.begun(2, () => waiting.stderr);
     expect(alive(first.pid)).toBe(false);
