@@ -1,6 +1,7 @@
 /** `exclusive run`: wrap a command in a lock. */
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { thisProcess } from "../holder.ts";
 import { type AcquireOptions, Lock, type LockOptions } from "../lock.ts";
 import type { FileLease } from "../store/file.ts";
 import { E, errorText } from "../store/kernel.ts";
@@ -9,7 +10,7 @@ import { CommandError, EXIT, UsageError } from "./exit.ts";
 import { nearest, type OptionValues, parseOptions } from "./options.ts";
 import { Log } from "./say.ts";
 import { heldBy } from "./show.ts";
-import { become, type Command, start } from "./spawn.ts";
+import { become, type Command, start, warmUp } from "./spawn.ts";
 import { LEASE, whereOf } from "./store-options.ts";
 
 export const OPTIONS = {
@@ -114,6 +115,8 @@ async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, lo
   ]);
   using _line = showWaiting(lock, timeout, log);
   if (replace) return await replace(lock, timeout === undefined ? undefined : milliseconds(timeout));
+  warmUp();
+  thisProcess();
   endThreads = keepThreads();
   // The time runs from our start: what the engine has used up since then is part of it.
   const given = timeout === undefined ? undefined : milliseconds(timeout);
