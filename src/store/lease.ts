@@ -127,7 +127,7 @@ export class TimedLease implements Lease {
   /** @returns true while the lock is proven to be ours for long enough */
   #look(): boolean {
     if (clock() < this.#deadline - this.#options.ttl / PARTS) return true;
-    const reason = this.#failure instanceof Error ? `: ${this.#failure.message}` : "";
+    const reason = this.#failure instanceof Error ? `: ${this.#failure.message.replace(/\.$/, "")}` : "";
     this.lose(`it could not be renewed in time${reason}`);
     return false;
   }
