@@ -54,6 +54,7 @@ export class Guardian {
       stdout: "pipe",
       stderr: "inherit",
       detached: true,
+      argv0: process.argv0, // for ps(1)
     });
     this.#process.exited.then(() => this.#fail("the process that guards it has ended"));
     this.#read().catch(() => {});

@@ -1,8 +1,8 @@
 /** The commands with a store: one real redis-server for all of them. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from "node:fs";
 import { certificate, hasRedis, type RedisServer, startRedis } from "../servers.ts";
-import { alive, command, exclusive, start, TempDir, until } from "../support.ts";
+import { alive, binary, command, exclusive, Process, start, TempDir, until } from "../support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -75,6 +75,20 @@ describe.if(hasRedis())("with a store", () => {
     holder.kill("SIGTERM");
     expect(await next.result).toMatchObject({ status: 0, stdout: "mine\n" });
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
+  });
+
+  test("the program may be replaced, by an update, while it waits", async () => {
+    using dir = new TempDir();
+    const program = dir.file("exclusive");
+    copyFileSync(binary, program);
+    await using holder = await hold("updated");
+    const args = ["run", "--ttl", "2s", "--wait", "updated", "--", "echo", "ran"];
+    await using next = new Process([program, ...args], { env: env() });
+    await until(() => next.stderr.includes("waiting for 'updated'"), "the waiter's line");
+    writeFileSync(dir.file("new"), "#!/bin/sh\nexit 3\n", { mode: 0o755 });
+    renameSync(dir.file("new"), program);
+    holder.kill();
+    expect(await next.result).toMatchObject({ status: 0, stdout: "ran\n" });
   });
 
   test("shared, slots, coalesce and replace", async () => {
