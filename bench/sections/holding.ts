@@ -26,7 +26,7 @@ export async function holding(bench: Bench): Promise<void> {
   bench.figures.push(figure("holding", "exclusive run: of it not shared with other runs", "MiB", own));
   target("a wrapped command, MiB", bench.figures.at(-2)!.median, 35);
 
-  const become = run("--exec", "become", "sleep", "60");
+  const become = run("--exec", "become", "sleep", "600");
   await until(() => readlinkSync(`/proc/${become.pid}/exe`) !== binary, "the command");
   await Bun.sleep(200);
   target("--exec: processes of ours left", readlinkSync(`/proc/${become.pid}/exe`) === binary ? 1 : 0, 0);
