@@ -10,8 +10,9 @@
 import { printable } from "../errors.ts";
 import { clock } from "../store/clock.ts";
 import { write } from "../store/kernel.ts";
-import type { TimedLease } from "../store/lease.ts";
+import { type TimedLease, within } from "../store/lease.ts";
 import { openStore } from "../store/remote.ts";
+import type { Lease } from "../store/store.ts";
 import { witnessOf } from "../store/witness.ts";
 import { EXIT } from "./exit.ts";
 import { type FromGuardian, linesOf, type Order, type ToGuardian } from "./guard.ts";
@@ -21,6 +22,8 @@ import { CommandTree } from "./tree.ts";
 
 /** A wrapper that was killed may just have started the command: so long it is looked for. */
 const SEARCH_MS = 1000;
+/** A store gets so long to give the witness to who is leaving, so that it can be given back. */
+const GOODBYE_MS = 500;
 /** Between looks at the clock, and at processes that must end. */
 const LOOK_MS = 20;
 
@@ -61,6 +64,8 @@ export async function guardian(): Promise<number> {
 
 class Guard {
   readonly #witness: Promise<TimedLease | undefined>;
+  /** The witness after it was lost. */
+  #again: Promise<Lease | undefined> | undefined;
   readonly #over = new AbortController();
   #deadline = Number.POSITIVE_INFINITY;
   #starting = false;
@@ -101,16 +106,25 @@ class Guard {
     this.#over.abort();
     const witness = await this.#witness;
     await witness?.release();
+    // A store that does not answer now is not waited for: the session, or the lease, ends without us.
+    const again = this.#again && within(AbortSignal.timeout(GOODBYE_MS), this.#again);
+    await (await again?.catch(() => undefined))?.release();
   }
 
   async #take(): Promise<TimedLease | undefined> {
     const { url, ttl, name, mode, label } = this.order;
     try {
       const store = await openStore(url, { ttl, witness: false, notice: () => {} });
-      const lease = await store.waitAcquire(witnessOf({ name, mode, label }), this.#over.signal);
+      const request = witnessOf({ name, mode, label });
+      const lease = await store.waitAcquire(request, this.#over.signal);
       const witness = lease as TimedLease;
       witness.onextended = (deadline) => say({ deadline });
-      witness.lost.addEventListener("abort", () => say({ lost: (witness.lost.reason as Error).message }));
+      witness.lost.addEventListener("abort", () => {
+        say({ lost: (witness.lost.reason as Error).message });
+        // What took the witness away may have taken the main lock too. Nobody gets in before the command is gone if
+        // the witness is ours again before somebody else asks for it.
+        this.#again = store.tryAcquire(request, this.#over.signal).catch(() => undefined);
+      });
       say({ deadline: witness.deadline });
       return witness;
     } catch (error) {

@@ -1,7 +1,7 @@
 /** The faults of every store, and those of PostgreSQL alone. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { hasPostgres, type PostgresServer, startPostgres } from "../servers.ts";
-import { alive, until } from "../support.ts";
+import { alive, start, until } from "../support.ts";
 import { faultSuite, scene } from "./faults.ts";
 
 setDefaultTimeout(90_000);
@@ -34,6 +34,21 @@ if (hasPostgres()) {
     const { status, stderr } = await holder.result;
     expect(stderr).toContain("terminating connection due to administrator command");
     expect(status).toBe(70);
+  });
+
+  test("they are ended at once, nobody waits, the command does not heed SIGTERM: who comes just then begins when it is gone", async () => {
+    await using server = await startPostgres();
+    await using at = scene(server);
+    const stubborn = ["bash", "-c", 'trap "" TERM; exec "$@"', "bash", ...at.log.command(600)];
+    const env = { EXCLUSIVE_STORE: at.near };
+    await using holder = start(["run", "--ttl", "3s", "work", "--", ...stubborn], { env });
+    const first = await at.log.begun(1, () => holder.stderr);
+    await server.admin(terminate("true"));
+    const next = at.run(at.near, 0, "--wait");
+    await at.log.begun(2, () => next.stderr);
+    expect(alive(first.pid)).toBe(false);
+    at.log.check();
+    expect((await holder.result).status).toBe(70);
   });
 
   test("one process of the server crashes: all sessions end, the server forgets, and nobody works beside another", async () => {
