@@ -5,12 +5,12 @@
  * the newest lock. Whoever comes to a server that has just begun waits for one lease, so the old holder is gone by
  * then, unless it is cut off together with the old primary and goes on renewing there: docs/stores.md.
  */
-import { RedisClient } from "bun";
 import { StoreError } from "../errors.ts";
 import { encodeRecord, type Holder, holderByRecord, newRecord, parseLockFile } from "../holder.ts";
 import type { Address } from "./address.ts";
 import { clock } from "./clock.ts";
-import { pause, TimedLease, within } from "./lease.ts";
+import { pause, TimedLease } from "./lease.ts";
+import { type Bell, Connection, Refused } from "./redis-connection.ts";
 import { ACQUIRE, LOOK, RELEASE, RENEW } from "./redis-scripts.ts";
 import type { EngineOptions } from "./remote.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
@@ -18,7 +18,7 @@ import type { Lease, LockStatus, Request, Store } from "./store.ts";
 const LOCK = "exclusive:lock:";
 const SHARED = "exclusive:shared:";
 
-/** A request that takes longer is given up, and its connection with it. */
+/** A request that takes longer, or longer than a third of a lease, is given up, and its connection with it. */
 const REQUEST_MAX_MS = 5000;
 /** A waiter that has lost the server tries again after so long, and less often later. */
 const RETRY_MS = 50;
@@ -37,30 +37,19 @@ export async function open(address: Address, options: EngineOptions): Promise<Re
   return store;
 }
 
-/** The server answered with an error, which it would do again. */
-class Refused extends StoreError {}
-
 class RedisStore implements Store {
   readonly #address: Address;
   readonly #ttl: number;
   readonly #notice: EngineOptions["notice"];
-  readonly #url: string;
-  readonly #database: string;
-  readonly #tls: Bun.TLSOptions | undefined;
+  readonly #connection: Connection;
   readonly #leases = new Set<TimedLease>();
   readonly #closing = new AbortController();
-  #client: Promise<RedisClient> | undefined;
 
   constructor(address: Address, { ttl, notice }: EngineOptions) {
     this.#address = address;
     this.#ttl = ttl;
     this.#notice = notice;
-    const url = parse(address);
-    this.#database = url.pathname.slice(1) || "0";
-    const ca = url.searchParams.get("cacert");
-    this.#tls = ca === null ? undefined : { ca: Bun.file(ca) };
-    url.search = "";
-    this.#url = url.href;
+    this.#connection = new Connection(address, Math.round(Math.min(REQUEST_MAX_MS, ttl / 3)));
   }
 
   place(_name: string): string {
@@ -131,67 +120,15 @@ class RedisStore implements Store {
   async close(): Promise<void> {
     this.#closing.abort(new StoreError(`${this.#address.shown}: the store was closed`));
     await Promise.all([...this.#leases].map((lease) => lease.release()));
-    const client = this.#client;
-    this.#client = undefined;
-    (await client?.catch(() => undefined))?.close();
+    await this.#connection.close();
   }
 
-  /** A command; the connection is made when there is none. */
-  // biome-ignore lint/suspicious/noExplicitAny: a reply is what the command says it is
-  async send(command: string, ...args: string[]): Promise<any> {
-    const limit = AbortSignal.timeout(Math.min(REQUEST_MAX_MS, this.#ttl / 3));
-    let current: Promise<RedisClient> | undefined;
-    try {
-      current = this.#client ??= this.#connect();
-      const client = await within(limit, current);
-      return await within(limit, client.send(command, args));
-    } catch (error) {
-      const failure = this.#failure(error);
-      if (!(failure instanceof Refused)) this.#drop(current);
-      throw failure;
-    }
+  send(command: string, ...args: string[]) {
+    return this.#connection.send(command, ...args);
   }
 
   #eval(script: string, keys: string[], ...args: string[]) {
     return this.send("EVAL", script, String(keys.length), ...keys, ...args);
-  }
-
-  async #connect(): Promise<RedisClient> {
-    const tls = this.#tls === undefined ? {} : { tls: this.#tls };
-    const client = new RedisClient(this.#url, {
-      autoReconnect: false,
-      connectionTimeout: REQUEST_MAX_MS,
-      ...tls,
-    });
-    await client.connect();
-    return client;
-  }
-
-  /** The next request makes a new connection: what this one would still answer nobody can tell. */
-  #drop(connection: Promise<RedisClient> | undefined): void {
-    if (connection === undefined || this.#client !== connection) return;
-    this.#client = undefined;
-    connection.then((client) => client.close()).catch(() => {});
-  }
-
-  #failure(error: unknown): StoreError {
-    if (error instanceof StoreError) return error;
-    const { code, message, name } = error as Error & { code?: string };
-    const text =
-      name === "TimeoutError"
-        ? "no answer"
-        : code === "ERR_REDIS_CONNECTION_CLOSED"
-          ? "no connection"
-          : this.#address.hide(message);
-    const said = `${this.#address.shown}: ${text}`;
-    const refused = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS|NOPERM)/.test(message);
-    // While it reads its data back in, a server that has been started again answers so.
-    if (!refused || /^(LOADING|MASTERDOWN|TRYAGAIN)/.test(message)) return new StoreError(said);
-    return new Refused(
-      /NOPERM|can't run this command|no permission/i.test(message)
-        ? `${said} (docs/stores.md says what it needs)`
-        : said,
-    );
   }
 
   /** One way to ask for a lock, again and again: that a lost answer was a yes is found out by the next question. */
@@ -303,32 +240,13 @@ class RedisStore implements Store {
 
   /** Publish and subscribe know no databases: its number is in the channel's name. */
   #channel(name: string): string {
-    return `exclusive:free:${this.#database}:${name}`;
+    return `exclusive:free:${this.#connection.database}:${name}`;
   }
 
-  async #bell(name: string): Promise<Bell> {
-    const limit = AbortSignal.timeout(Math.min(REQUEST_MAX_MS, this.#ttl / 3));
-    let client: RedisClient | undefined;
-    try {
-      const connecting = this.#connect();
-      connecting.then((late) => limit.aborted && late.close()).catch(() => {});
-      client = await within(limit, connecting);
-      const bell = new Bell(client);
-      await within(
-        limit,
-        client.subscribe(this.#channel(name), () => bell.ring()),
-      );
-      const keyspace = `__keyspace@${this.#database}__:`;
-      const gone = (event: string) => /^(del|expired|evicted|hdel)$/.test(event) && bell.ring();
-      // Only where the server is configured so (notify-keyspace-events) and the user may: else the lease's end tells.
-      await within(limit, client.subscribe([keyspace + LOCK + name, keyspace + SHARED + name], gone)).catch(
-        () => {},
-      );
-      return bell;
-    } catch (error) {
-      client?.close();
-      throw this.#failure(error);
-    }
+  /** Rings when the lock is given back, and where the server tells of that, when its key is gone for other reasons. */
+  #bell(name: string): Promise<Bell> {
+    const keyspace = `__keyspace@${this.#connection.database}__:`;
+    return this.#connection.bell(this.#channel(name), [keyspace + LOCK + name, keyspace + SHARED + name]);
   }
 
   async #waiters(name: string): Promise<number | undefined> {
@@ -346,48 +264,4 @@ type Found = [mode: "exclusive" | "shared", token: string, record: string, left:
 
 function holderOf([mode, token, record]: Found): Holder {
   return { ...holderByRecord(parseLockFile(record)), mode, token };
-}
-
-/** Rings at each release of a lock, and once when its connection breaks. */
-class Bell {
-  broken = false;
-  #next = Promise.withResolvers<void>();
-
-  constructor(private readonly client: RedisClient) {
-    client.onclose = () => {
-      this.broken = true;
-      this.ring();
-    };
-  }
-  ring(): void {
-    this.#next.resolve();
-  }
-  /** The next ring from now on. */
-  next(): Promise<void> {
-    if (!this.broken) this.#next = Promise.withResolvers();
-    return this.#next.promise;
-  }
-  close(): void {
-    this.client.onclose = null;
-    this.client.close();
-  }
-}
-
-/** @throws {TypeError} for a URL that names no Redis; it shows no part of it that may be secret */
-function parse(address: Address): URL {
-  let url: URL;
-  try {
-    url = new URL(address.url);
-  } catch {
-    throw new TypeError(
-      `not a URL of Redis: ${address.shown} (are special characters in the password quoted as %XX?)`,
-    );
-  }
-  if (!/^\/?\d*$/.test(url.pathname))
-    throw new TypeError(`${address.shown}: a database of Redis is a number`);
-  for (const key of url.searchParams.keys()) {
-    if (key !== "cacert")
-      throw new TypeError(`${address.shown}: unknown parameter '${key}' (there is cacert)`);
-  }
-  return url;
 }
