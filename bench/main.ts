@@ -63,6 +63,7 @@ async function publish(results: Results): Promise<void> {
     join(here, "README.md"),
     `${results.machine}, Bun ${results.versions.bun}, ${results.made.slice(0, 10)}\n\n${table(results.figures)}\n\n${targetTable(results.targets)}`,
   );
+  command(["node_modules/.bin/biome", "check", "--write", "README.md", "bench"], join(here, ".."));
 }
 
 /** Puts text between the two lines that mark its place. */

@@ -28,6 +28,7 @@ export function draw({ figures, made, machine }: Results): string {
   });
   const note = `Medians; whiskers: the middle half. ${made.slice(0, 10)}, ${machine}`;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y + 24}" viewBox="0 0 ${WIDTH} ${y + 24}" font-family="system-ui, sans-serif" font-size="13">
+<title>exclusive beside its floors and peers</title>
 <rect width="100%" height="100%" fill="#ffffff"/>
 ${parts.join("\n")}
 <text x="10" y="${y + 10}" font-size="11" fill="#57606a">${escaped(note)}</text>
