@@ -138,15 +138,19 @@ export class CommandLog implements Disposable {
       `exec 9>>"${this.dir.file("alone")}"
        say() { echo "$1 $EXCLUSIVE_TOKEN $$" >>"${this.file}"; }
        flock --nonblock 9 || say violation
+       if [ "$2" ]; then trap "" TERM; setsid --fork sleep "$1"; fi
        say begin
        sleep "$1"
        say end
       `,
     );
   }
-  /** The command's words: it works for so many seconds. */
-  command(seconds: number): string[] {
-    return ["bash", this.#script, String(seconds)];
+  /**
+   * The command's words: it works for so many seconds.
+   * @param stubborn it ignores SIGTERM, and so does a child that is in another session and nobody's child any more
+   */
+  command(seconds: number, stubborn = false): string[] {
+    return ["bash", this.#script, String(seconds), stubborn ? "stubborn" : ""];
   }
   entries(): Entry[] {
     return readFileSync(this.file, "utf8")
@@ -185,6 +189,8 @@ export interface Scene extends AsyncDisposable {
   ttl: number;
   /** `exclusive run` of the lock `work`, whose command works for so many seconds. */
   run(url: string, seconds: number, ...options: string[]): Process;
+  /** Are the commands of the next runs stubborn? See `CommandLog.command`. */
+  stubborn: boolean;
   /** The pid of a run's guardian. */
   guardian(run: Process): number;
 }
@@ -202,8 +208,17 @@ export function scene(server: Server): Scene {
     far: server.url.replace(`:${server.port}`, `:${proxy.port}`),
     near: server.url,
     ttl: TTL * 1000,
+    stubborn: false,
     run(url, seconds, ...options) {
-      const args = ["run", "--ttl", `${TTL}s`, ...options, "work", "--", ...log.command(seconds)];
+      const args = [
+        "run",
+        "--ttl",
+        `${TTL}s`,
+        ...options,
+        "work",
+        "--",
+        ...log.command(seconds, this.stubborn),
+      ];
       const run = start(args, { env: { EXCLUSIVE_STORE: url } });
       runs.push(run);
       return run;
@@ -294,6 +309,28 @@ export function faultSuite(name: string, options: FaultOptions): void {
     test.if(options.connectionIsLock === true)("the connection is cut", () =>
       survives(({ proxy }) => proxy.cut()),
     );
+
+    for (const [what, fault] of [
+      ["the network is deaf", (at: Scene) => at.proxy.hold("both")],
+      ["the wrapper is killed", (_: Scene, holder: Process) => holder.kill("SIGKILL")],
+      ["the wrapper is stopped", (_: Scene, holder: Process) => holder.kill("SIGSTOP")],
+    ] as const) {
+      test(`${what}: a command that ignores SIGTERM is killed, with a child that ran away`, async () => {
+        await using at = scene(server);
+        at.stubborn = true;
+        const holder = at.run(at.far, 600);
+        const first = await at.log.begun(1, () => holder.stderr);
+        fault(at, holder);
+        at.stubborn = false;
+        const next = at.run(at.near, 0, "--wait");
+        await at.log.begun(2, () => `${holder.stderr}${next.stderr}`);
+        expect(alive(first.pid)).toBe(false);
+        at.log.check(); // the child had the file locked too
+        holder.kill("SIGCONT");
+        await holder.result;
+        expect((await next.result).status).toBe(0);
+      });
+    }
 
     test.if(!options.connectionIsLock)("a connection that is cut is made anew: nothing is lost", async () => {
       await using at = scene(server);
