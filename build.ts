@@ -55,8 +55,8 @@ async function buildRelease(): Promise<void> {
 
 function goesOver(whole: string): Bun.BunPlugin {
   const contents = `import whole from ${JSON.stringify(whole)} with { type: "file" };
-    import { unblockSignals } from ${JSON.stringify(`${import.meta.dir}/src/command/signals.ts`)};
-    unblockSignals();
+    import { keepMask } from ${JSON.stringify(`${import.meta.dir}/src/command/signals.ts`)};
+    keepMask();
     await import(whole);
     await new Promise(() => {});`;
   return {

@@ -46,12 +46,20 @@ const c = libc({
 
 const all = allSignals();
 
+/** Where the first half of a binary that goes over to the whole of itself (build.ts) leaves the mask to the second. */
+const kept = globalThis as { exclusiveMaskAtStart?: Uint8Array };
+
 /** The mask that we were started with: the command's too. */
-export const maskAtStart = new Uint8Array(all.length);
+export const maskAtStart = kept.exclusiveMaskAtStart ?? new Uint8Array(all.length);
 
 /** Blocks every signal: before the engine starts threads, see above. */
 export function blockSignals(): void {
-  c.sigprocmask!(SIG_BLOCK, address(all), address(maskAtStart));
+  if (kept.exclusiveMaskAtStart === undefined) c.sigprocmask!(SIG_BLOCK, address(all), address(maskAtStart));
+}
+
+/** For the second half: signals stay blocked in between, as the engine starts threads just then. */
+export function keepMask(): void {
+  kept.exclusiveMaskAtStart = maskAtStart;
 }
 
 /** Back to the mask that we were started with: for commands that wait for no signals. */

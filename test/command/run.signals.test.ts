@@ -1,7 +1,18 @@
 /** Signals: each reaches the command exactly once, and the wrapper ends as the command ended. */
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
-import { alive, binary, command, exclusive, Process, required, start, TempDir, until } from "../support.ts";
+import { readdirSync, readFileSync } from "node:fs";
+import {
+  alive,
+  binary,
+  command,
+  exclusive,
+  hold,
+  Process,
+  required,
+  start,
+  TempDir,
+  until,
+} from "../support.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
 
@@ -258,3 +269,43 @@ function state(pid: number): string {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   return stat.slice(stat.lastIndexOf(")") + 2)[0]!;
 }
+
+/** Names of the threads but the first that SIGTERM could end the process in, or SIGCHLD be lost in. */
+function takingSignals(pid: number): string[] {
+  const CHLD_AND_TERM = (1n << 16n) | (1n << 14n);
+  const tasks = `/proc/${pid}/task`;
+  return readdirSync(tasks)
+    .filter((id) => id !== String(pid))
+    .flatMap((id) => {
+      try {
+        const [, name, blocked] = /^Name:\t(.*)$[^]*^SigBlk:\t(.*)$/m.exec(
+          readFileSync(`${tasks}/${id}/status`, "utf8"),
+        )!;
+        return (BigInt(`0x${blocked}`) & CHLD_AND_TERM) === CHLD_AND_TERM ? [] : [name!];
+      } catch {
+        return []; // it has ended
+      }
+    });
+}
+
+describe.if(here)("no thread but the one that waits for signals takes any", () => {
+  const job = ["t", "--", "sh", "-c", "echo ready; exec sleep 600"];
+
+  test("a run, also one that has waited, or has replaced another", async () => {
+    using dir = new TempDir();
+    await using first = start(["run", ...job], { dir });
+    await first.says("ready");
+    expect(takingSignals(first.pid)).toEqual([]);
+    await using second = start(["run", "--if-held", "replace", ...job], { dir });
+    await second.says("ready");
+    expect(takingSignals(second.pid)).toEqual([]);
+    for (const waiting of [["-w"], ["-t", "60"], ["--if-held", "coalesce"]]) {
+      await using holder = await hold(dir, "u");
+      await using third = start(["run", ...waiting, "u", ...job.slice(1)], { dir });
+      await until(() => takingSignals(third.pid).length === 1, "the thread that waits"); // there a signal ends the wait
+      holder.kill();
+      await third.says("ready");
+      await until(() => takingSignals(third.pid).length === 0, "the thread that has waited to be gone");
+    }
+  });
+});
