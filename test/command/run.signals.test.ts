@@ -278,7 +278,7 @@ function takingSignals(pid: number): string[] {
     .filter((id) => id !== String(pid))
     .flatMap((id) => {
       try {
-        const [, name, blocked] = /^Name:\t(.*)$[^]*^SigBlk:\t(.*)$/m.exec(
+        const [, name, blocked] = /^Name:\t(.*)$[\s\S]*^SigBlk:\t(.*)$/m.exec(
           readFileSync(`${tasks}/${id}/status`, "utf8"),
         )!;
         return (BigInt(`0x${blocked}`) & CHLD_AND_TERM) === CHLD_AND_TERM ? [] : [name!];
