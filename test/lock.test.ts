@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { CannotAcquireLock, Lock, LockTimeout } from "../src/index.ts";
+import { FileStore } from "../src/store/file.ts";
+import { flock, LOCK } from "../src/store/kernel.ts";
 import { type Process, startScript, TempDir } from "./support.ts";
 
 /** Starts a script that holds the lock `t` until it is killed, and waits until it does. */
@@ -237,6 +239,21 @@ describe("shared, slots, keep, file", () => {
       expect(await script.result).toMatchObject({ status: 0, stdout: "done\n", stderr: "" });
     // Two that leave at once may both find the other: then the file stays for the next one.
     new Lock({ name: "t", dir: dir.path }).acquireSync().releaseSync();
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("a reader that takes its time to leave refuses no reader", async () => {
+    using dir = new TempDir();
+    const slow = new FileStore({ dir: dir.path }).tryAcquireSync({ name: "t", mode: "shared" })!;
+    flock(slow.fd, LOCK.EX | LOCK.NB); // is it the last one?
+    await using reader = startScript(
+      `console.log("begun"); new Lock({ name: "t", shared: true }).acquireSync(); console.log("done");`,
+      dir,
+    );
+    await reader.says("begun");
+    await Bun.sleep(100); // it is in the middle of its looks
+    slow.releaseSync();
+    expect(await reader.result).toMatchObject({ status: 0, stderr: "" });
     expect(dir.list()).toEqual([]);
   });
 

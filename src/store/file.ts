@@ -34,9 +34,11 @@ const RECORD_MAX = 65536;
 /** A longer name is not recorded. */
 const NAME_RECORDED_MAX = 4096;
 
-/** Holders that died in the same moment, or that have not written their record yet, get this long to be gone. */
-const SECOND_LOOKS = 5;
-const SECOND_LOOK_MS = 2;
+/** So often is looked again where a lock may be held for a moment only: in all, 31 ms and a second. See `looksFor`. */
+const LOOKS = 5;
+const LOOKS_AMONG_READERS = 65;
+/** The pause before each look is twice the last one, but not longer than this, in milliseconds. */
+const PAUSE_MAX = 16;
 
 export interface FileStoreOptions {
   /** Directory of the lock files. Default: see `defaultDirectory`. */
@@ -144,7 +146,12 @@ export class FileStore implements Store {
   }
 
   async tryAcquire(request: Request): Promise<FileLease | undefined> {
-    return this.tryAcquireSync(request);
+    for (let looks = 0; ; looks++) {
+      const found = this.#tryOnce(request);
+      if (found instanceof FileLease) return found;
+      if (looks >= found) return undefined;
+      await Bun.sleep(pauseBefore(looks));
+    }
   }
 
   /**
@@ -152,25 +159,31 @@ export class FileStore implements Store {
    * @throws {LockFileError} when the file cannot be made, opened or locked, or is none of ours
    */
   tryAcquireSync(request: Request): FileLease | undefined {
+    for (let looks = 0; ; looks++) {
+      const found = this.#tryOnce(request);
+      if (found instanceof FileLease) return found;
+      if (looks >= found) return undefined;
+      Bun.sleepSync(pauseBefore(looks));
+    }
+  }
+
+  /** @returns what was taken; where the lock is held, how often to look again before that is believed */
+  #tryOnce(request: Request): FileLease | number {
     const path = this.place(request.name);
-    let looks = 0;
-    for (let others = 0; ; ) {
-      const file = openFile(path, this.#options.file !== undefined);
+    const named = this.#options.file !== undefined;
+    for (let others = 0; others <= OTHER_FILES_MAX; others++) {
+      const file = openFile(path, named);
       let lease: FileLease | undefined;
       try {
         const locked = kernel.flock(file.fd, operation(request.mode) | LOCK.NB);
-        if (locked !== -E.EAGAIN) {
-          lease = this.#accept(file, locked, path, request);
-          if (lease !== undefined) return lease;
-          if (++others > OTHER_FILES_MAX) throw ofChangingFile(path);
-          continue;
-        }
-        if (looks++ >= SECOND_LOOKS || isBelieved(readHolder(file.fd), request.mode)) return undefined;
+        if (locked === -E.EAGAIN) return looksFor(named ? {} : readHolder(file.fd), request.mode);
+        lease = this.#accept(file, locked, path, request);
+        if (lease !== undefined) return lease;
       } finally {
         if (lease === undefined) kernel.close(file.fd);
       }
-      Bun.sleepSync(SECOND_LOOK_MS);
     }
+    throw ofChangingFile(path);
   }
 
   /**
@@ -294,14 +307,17 @@ function absolute(path: string): string {
 }
 
 /**
- * Is the lock held, as its record says? `status` looks at a lock by taking it for a moment where the OS has no
- * better answer; a process that is being killed needs a moment to be gone; a reader that leaves takes the lock for
- * itself to see whether it is the last one. None of these is a holder: who finds no living one looks again.
+ * How often to look again before a lock is believed to be held. `status` looks at a lock by taking it for a moment where
+ * the OS has no better answer; a process that is being killed needs a moment to be gone; one that has just got the lock
+ * has not written its record. A reader that leaves takes the lock for itself to see whether it is the last one, and
+ * where readers come and go another one does so at the next look.
  */
-function isBelieved(holder: Holder, wanted: Mode): boolean {
-  if (holder.pid === undefined || holder.alive === false) return false;
-  return wanted === "exclusive" || holder.mode !== "shared";
+function looksFor(holder: Holder, wanted: Mode): number {
+  if (wanted === "shared" && holder.mode === "shared") return LOOKS_AMONG_READERS;
+  return holder.pid === undefined || holder.alive === false ? LOOKS : 0;
 }
+
+const pauseBefore = (looks: number): number => Math.min(2 ** looks, PAUSE_MAX);
 
 const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
 
