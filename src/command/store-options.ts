@@ -1,4 +1,5 @@
 /** Which store a command line means: `--store`, `--store-file`, `EXCLUSIVE_STORE`. */
+import { printable } from "../errors.ts";
 import { readText } from "../store/kernel.ts";
 import { checkStoreUrl, directoryOf } from "../store/remote.ts";
 import { UsageError } from "./exit.ts";
@@ -48,6 +49,6 @@ export function whereOf(values: StoreValues): Where {
 
 function readUrl(file: string): string {
   const text = readText(file)?.trim();
-  if (text === undefined) throw new UsageError(`cannot read --store-file ${file}`);
+  if (text === undefined) throw new UsageError(`cannot read --store-file ${printable(file)}`);
   return text;
 }

@@ -6,13 +6,13 @@
  * moment; somebody else may have it when the next command runs. To have it, use `run --wait`.
  */
 import { milliseconds } from "../duration.ts";
-import { printable } from "../errors.ts";
+import { LockFileError, printable } from "../errors.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { EXIT } from "./exit.ts";
 import { parseOptions } from "./options.ts";
 import { lookUp, oneName, PLACE, storeOf } from "./place.ts";
 import { Describer } from "./processes.ts";
-import { jsonLine, Log, print } from "./say.ts";
+import { complain, jsonLine, Log, print } from "./say.ts";
 import { byWhom } from "./show.ts";
 import { showWaiting } from "./waiting.ts";
 
@@ -32,10 +32,16 @@ export async function wait(args: string[]): Promise<number> {
   const log = new Log({ quiet: values.quiet }, name);
 
   let found = await lookUp(store, name);
-  if (found.state !== "free" && timeout !== 0) {
+  if (found.state === "unknown") return notAllowed(found);
+  if (found.state === "held" && timeout !== 0) {
     const holder = async () => (await store.status(name)).holder ?? null;
     using _line = showWaiting({ name, holder }, values.timeout, log);
-    found = await untilFree(store, found, deadline);
+    try {
+      found = await untilFree(store, found, deadline);
+    } catch (error) {
+      if (error instanceof LockFileError && error.code === "EACCES") return notAllowed(found);
+      throw error;
+    }
   }
   if (values.json) print(jsonLine({ ...new Describer().describe(found), waited: log.elapsed }));
   if (found.state === "free") return EXIT.OK;
@@ -43,6 +49,13 @@ export async function wait(args: string[]): Promise<number> {
     return `gave up after ${log.elapsed} s: '${printable(name)}' is held${byWhom(found.holder)}`;
   });
   return EXIT.TEMPORARY_FAILURE;
+}
+
+/** Another user's lock file, made so that nobody else can read it: there is no way to wait in its queue. */
+function notAllowed({ name, state, lockfile }: LockStatus): number {
+  const held = state === "held" ? " is held, but" : ":";
+  complain(`'${printable(name)}'${held} we may not read ${printable(lockfile)}, and so cannot wait for it`);
+  return EXIT.NO_PERMISSION;
 }
 
 /** @returns what is known at the end: that it is free, or who holds it when the time has run out */

@@ -199,12 +199,13 @@ describe.if(hasRedis())("with a store", () => {
       ["run", "--store", url, "--store-file", "/dev/null", "x", "--", "true"],
       ["run", "--store", "mysql://host", "x", "--", "true"],
       ["run", "--store", url, "--ttl", "10ms", "x", "--", "true"],
-      ["run", "--store-file", "/nowhere/at/all", "x", "--", "true"],
+      ["run", "--store-file", "/nowhere/\x1b[31mat/all", "x", "--", "true"],
       ["run", "--store", "redis://127.0.0.1/name", "x", "--", "true"],
     ]) {
       const { status, stderr, stdout } = await exclusive(wrong);
       expect({ wrong, status, stdout }).toEqual({ wrong, status: 64, stdout: "" });
       expect(stderr).toMatch(/^exclusive: /);
+      expect(stderr).not.toContain("\x1b");
     }
     const away = await exclusive(["run", "--store", "redis://127.0.0.1:1", "x", "--", "true"]);
     expect(away).toMatchObject({ status: 69, stderr: "exclusive: redis://127.0.0.1:1: no connection\n" });

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
+import { chmodSync, writeFileSync } from "node:fs";
 import { KEY, TerminalProcess } from "../pty.ts";
-import { binary, exclusive, hold, start, TempDir, until } from "../support.ts";
+import { binary, command, exclusive, hold, required, start, TempDir, until } from "../support.ts";
 
 const wait = (dir: TempDir, ...args: string[]) => exclusive(["wait", ...args], { dir });
 
@@ -112,4 +113,21 @@ test("wrong usage", async () => {
     status: 64,
     stderr: expect.stringContaining("not a duration: 'soon'"),
   });
+});
+
+const isRoot = process.getuid?.() === 0;
+
+test.if(!isRoot || required("setpriv", "util-linux"))("a file that we may not read: 77", async () => {
+  using dir = new TempDir();
+  chmodSync(dir.path, 0o755);
+  await using _holder = await hold(dir, "held");
+  writeFileSync(dir.file("exclusive_other.lock"), "");
+  for (const file of dir.list()) chmodSync(dir.file(file), 0);
+  const nobody = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+  for (const name of ["held", "other"]) {
+    const { status, stderr } = await command([...nobody, binary, "wait", "--timeout", "30", name], { dir });
+    expect(status).toBe(77);
+    expect(stderr).toContain(`we may not read ${dir.file(`exclusive_${name}.lock`)}`);
+    expect(stderr).not.toContain("--dir"); // another directory has other locks
+  }
 });
