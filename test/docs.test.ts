@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename } from "node:path";
-import { binary, command, installPackage, required, root, TempDir } from "./support.ts";
+import { binary, command, installPackage, packInto, required, root, TempDir } from "./support.ts";
 
 interface Block {
   /** `docs/cron.md:7`. */
@@ -67,10 +67,7 @@ class Sandbox extends TempDir {
     copyFileSync(binary, this.file("exclusive-linux-x64"));
     chmodSync(this.file("exclusive-linux-x64"), 0o644);
     if (!packageToo) return;
-    const packed = await command([process.execPath, "pm", "pack", "--quiet", "--destination", this.path]);
-    expect(packed).toMatchObject({ status: 0 });
-    const tarball = new Bun.Glob("exclusiveprocess-*.tgz").scanSync(this.path).next().value!;
-    renameSync(this.file(tarball), this.file("exclusiveprocess.tgz"));
+    renameSync(await packInto(this), this.file("exclusiveprocess.tgz"));
   }
 
   /** A shell script in which the paths of the texts are those of the sandbox. */

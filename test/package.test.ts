@@ -1,15 +1,7 @@
 /** The package as it is published: what it holds, and what it does for somebody who installs it. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import {
-  copyFileSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { command, Process, root, type StartOptions, TempDir } from "./support.ts";
+import { copyFileSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
+import { command, Process, packInto, root, type StartOptions, TempDir } from "./support.ts";
 
 const bun = process.execPath;
 const home = new TempDir();
@@ -37,8 +29,7 @@ async function install(dir: string, workspaceRoot = dir): Promise<void> {
 }
 
 beforeAll(async () => {
-  await done([bun, "pm", "pack", "--destination", home.path], { cwd: root });
-  tarball = home.file(readdirSync(home.path).find((file) => file.endsWith(".tgz"))!);
+  tarball = await packInto(home);
   await install(project);
   mkdirSync(home.file("workspace"));
   writeFileSync(

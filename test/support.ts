@@ -221,3 +221,11 @@ export function installPackage(dir: TempDir): void {
   symlinkSync(`${root}/src`, `${installed}/src`);
   writeFileSync(`${installed}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
 }
+
+/** Packs the package as it is published, one test at a time: packing makes `dist/lib` anew. Returns the tarball. */
+export async function packInto(dir: TempDir): Promise<string> {
+  const pack = [process.execPath, "pm", "pack", "--quiet", "--destination", dir.path];
+  const result = await exclusive(["run", "--wait", "--quiet", `pack ${root}`, "--", ...pack]);
+  if (result.status !== 0) throw new Error(`cannot pack: ${result.stderr}`);
+  return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
+}

@@ -320,7 +320,7 @@ describe.if(hasRedis())("Redis with TLS and users", () => {
       "run",
       "-v",
       "--ttl",
-      "1s",
+      "3s",
       "--store",
       url,
       "x",
