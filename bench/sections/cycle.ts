@@ -35,7 +35,9 @@ export async function cycle(bench: Bench): Promise<void> {
       command(argv(bench.directory(), 1));
       programs.push([name, (dir) => argv(dir, cycles)]);
     } catch (error) {
-      bench.skip(`${name}: ${/error: (.*)/.exec(String(error))?.[1] ?? "does not run in Bun"}`);
+      bench.skip(
+        `${name}: ${/error: (.*?)(?: from '.*)?$/m.exec(String(error))?.[1] ?? "does not run in Bun"}`,
+      );
     }
   }
   const python = ["/usr/bin/python3", "python3"].find(has);
