@@ -57,12 +57,13 @@ export interface AcquireOptions {
   signal?: AbortSignal | undefined;
 }
 
-// Released when the program exits in the middle of a scope, so that no file stays behind.
+// Released when the program exits in the middle of a scope, or of a wait, so that no file stays behind.
 const held = new Set<FileLease>();
 let watchingExit = false;
 let watchingSignals = false;
 
-function releaseAll(): void {
+/** @internal Gives back all that this process holds in files, as it is about to end. */
+export function releaseAll(): void {
   for (const lease of held) lease.releaseSync();
 }
 
@@ -281,12 +282,14 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
     const next = { name: lineName(this.name), mode: "exclusive" } as const;
     const line = coalesce ? await store.tryAcquire(next, signal) : await store.waitAcquire(next, signal);
     if (line === undefined) return this.#refuse(await this.holder());
+    if (line instanceof FileLease) releaseAtExit(line);
     try {
       return (
         (await this.#try(signal)) ??
         (await firstOf(places, signal, (name, given) => store.waitAcquire(this.#request(name), given)))
       );
     } finally {
+      if (line instanceof FileLease) held.delete(line);
       await line.release();
     }
   }

@@ -2,7 +2,7 @@
 import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
 import type { Holder } from "../holder.ts";
-import type { Lock } from "../lock.ts";
+import { type Lock, releaseAll } from "../lock.ts";
 import { write } from "../store/kernel.ts";
 import { isIgnored } from "../store/signals.ts";
 import { type Log, spoken } from "./say.ts";
@@ -67,13 +67,17 @@ export function showWaiting(
   };
 }
 
-/** A signal that ends us leaves a clean line behind. One that we were started ignoring stays ignored, for the command too. */
+/**
+ * A signal that ends us leaves a clean line behind, and no file of the next in line. One that we were started ignoring
+ * stays ignored, for the command too.
+ */
 function eraseBeforeDeath(): () => void {
   const handlers = (Object.keys(ENDING) as (keyof typeof ENDING)[])
     .filter((signal) => !isIgnored(signal))
     .map((signal) => {
       const die = () => {
         write(2, ERASE);
+        releaseAll();
         dieOf(ENDING[signal]);
       };
       process.on(signal, die);
