@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { CannotAcquireLock, Lock, LockTimeout } from "../src/index.ts";
 import { FileStore } from "../src/store/file.ts";
 import { flock, LOCK } from "../src/store/kernel.ts";
@@ -291,7 +291,11 @@ describe("shared, slots, keep, file", () => {
     }
     expect(readFileSync(dir.file("data"), "utf8")).toBe("precious");
     expect(dir.list()).toEqual(["data"]);
-    expect(() => new Lock({ name: "t", file: dir.file("none") }).acquireSync()).toThrow("that exists");
+    symlinkSync("loop", dir.file("loop"));
+    for (const file of ["none", "loop"]) // no word of --dir, which does not go with a file that is named
+      expect(() => new Lock({ name: "t", file: dir.file(file) }).acquireSync()).toThrow(
+        /\(--file takes a file or directory that exists and can be read\)$/,
+      );
   });
 });
 

@@ -96,15 +96,21 @@ function notOurs(status: kernel.FileStatus): string | undefined {
 
 export function openError(path: string, errno: number, named: boolean): LockFileError {
   const advice: Partial<Record<number, string>> = {
-    [E.ENOENT]: named
-      ? "--file takes a file or directory that exists"
-      : "make the directory, or name another with --dir",
+    [E.ENOENT]: "make the directory, or name another with --dir",
     [E.EACCES]: "name a directory that you may write with --dir or EXCLUSIVE_DIR",
     [E.EROFS]: "name a directory that can be written with --dir or EXCLUSIVE_DIR",
     [E.ELOOP]: "a symbolic link is in its place; remove it or use another --dir",
     [E.EISDIR]: "a directory is in its place; remove it or use another --dir",
     [E.ENAMETOOLONG]: "name a directory with a shorter path, without NUL bytes",
   };
+  if (named)
+    return failed(
+      "open",
+      path,
+      "open",
+      errno,
+      "--file takes a file or directory that exists and can be read",
+    );
   let hint = advice[errno];
   const there = errno === E.EACCES ? kernel.lstat(path) : -1;
   if (typeof there !== "number")

@@ -93,7 +93,7 @@ local found = {}
 local held = redis.call('GET', KEYS[1])
 if held then
   local token, record = string.match(held, '\\n(%d+)\\n(.*)')
-  table.insert(found, {'exclusive', token, record, redis.call('PTTL', KEYS[1])})
+  table.insert(found, {'exclusive', token or '', record or '', redis.call('PTTL', KEYS[1])})
 end
 local readers = redis.call('HGETALL', KEYS[2])
 for i = 1, #readers, 2 do

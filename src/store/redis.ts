@@ -201,7 +201,9 @@ class RedisStore implements Store {
           delay = RETRY_MS;
           if ("done" in result) return result.done;
           const wait = new AbortController();
-          const end = pause(Math.max(result.left, 0) + 1, AbortSignal.any([signal, wait.signal]));
+          // A key that somebody has made to stay for ever (`PERSIST`) has -1.
+          const left = result.left < 0 ? this.#ttl : result.left + 1;
+          const end = pause(left, AbortSignal.any([signal, wait.signal]));
           try {
             await Promise.race([rung, end]);
           } finally {
@@ -263,5 +265,5 @@ class RedisStore implements Store {
 type Found = [mode: "exclusive" | "shared", token: string, record: string, left: number];
 
 function holderOf([mode, token, record]: Found): Holder {
-  return { ...holderByRecord(parseLockFile(record)), mode, token };
+  return { ...holderByRecord(parseLockFile(record)), mode, token: token || undefined }; // a key may be another's
 }

@@ -1,7 +1,7 @@
 /** The faults of every store, and those of Redis alone. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { hasRedis, type RedisServer, startRedis } from "../servers.ts";
-import { alive } from "../support.ts";
+import { alive, exclusive } from "../support.ts";
 import { faultSuite, scene } from "./faults.ts";
 
 setDefaultTimeout(90_000);
@@ -12,6 +12,16 @@ if (hasRedis()) {
     takeAway: async (server) => {
       await (server as RedisServer).cli("DEL", "exclusive:lock:work");
     },
+  });
+
+  test("a key that somebody has made to stay: who waits does not ask all the time", async () => {
+    await using server = await startRedis();
+    await server.cli("SET", "exclusive:lock:work", "somebody");
+    const late = await exclusive(["run", "--store", server.url, "-t", "1", "work", "true"]);
+    expect(late.status).toBe(75);
+    const calls = /cmdstat_eval:calls=(\d+)/.exec(await server.cli("INFO", "commandstats"))?.[1];
+    expect(Number(calls)).toBeGreaterThan(0);
+    expect(Number(calls)).toBeLessThan(20);
   });
 
   test("FLUSHALL: the next one waits for a lease, and the old one is gone by then", async () => {
