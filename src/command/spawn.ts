@@ -4,6 +4,7 @@
  * `Bun.spawn` gives the command default signal actions and no descriptor above 2 but those it is told of. A wrapper
  * that cannot be felt must leave both as it found them, so the command is started with posix_spawn(3).
  */
+import { encodeRecord, newRecord } from "../holder.ts";
 import {
   address,
   checked,
@@ -213,14 +214,7 @@ const BUN_IGNORES = linux && Bun.main.startsWith("/$bunfs/") ? [] : ([SIG.PIPE, 
 export function start(command: Command): Moved & { pid: number } {
   const { inherited, lockFd, target } = handOver(command);
   const actions = target === lockFd ? null : moveLock(lockFd, target);
-  const attributes = new Uint8Array(512);
-  const defaults = signalSet(...BUN_IGNORES);
-  // glibc ignores its own two in the command unless told not to.
-  if (linux) defaults.set([defaults[3]! | 0x80, defaults[4]! | 0x01], 3);
-  c.posix_spawnattr_init(address(attributes));
-  c.posix_spawnattr_setflags(address(attributes), POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-  c.posix_spawnattr_setsigdefault(address(attributes), address(defaults));
-  c.posix_spawnattr_setsigmask(address(attributes), address(maskAtStart));
+  const attributes = spawnAttributes();
   const envp = new StringArray(environment(command.env));
   const pid = new Int32Array(1);
   const spawn = (strings: Uint8Array[]) => {
@@ -242,6 +236,19 @@ export function start(command: Command): Moved & { pid: number } {
   // Ignored children leave no exit status behind. The command keeps the action; we need it no longer.
   setDefault(SIG.CHLD);
   return { pid: errno === 0 ? pid[0]! : -errno, lockFd };
+}
+
+/** The signals of the command: the mask that we were started with, and default actions where Bun has changed them. */
+function spawnAttributes(): Uint8Array {
+  const attributes = new Uint8Array(512);
+  const defaults = signalSet(...BUN_IGNORES);
+  // glibc ignores its own two in the command unless told not to.
+  if (linux) defaults.set([defaults[3]! | 0x80, defaults[4]! | 0x01], 3);
+  c.posix_spawnattr_init(address(attributes));
+  c.posix_spawnattr_setflags(address(attributes), POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+  c.posix_spawnattr_setsigdefault(address(attributes), address(defaults));
+  c.posix_spawnattr_setsigmask(address(attributes), address(maskAtStart));
+  return attributes;
 }
 
 /** A command that was named without a directory, with the one where it was found. */
@@ -277,7 +284,9 @@ function moveLock(lockFd: number, target: number | undefined): Uint8Array {
  */
 export function warmUp(): void {
   inheritedDescriptors();
-  environment({});
+  spawnAttributes();
+  new StringArray(environment({}));
+  encodeRecord(newRecord({ mode: "exclusive" }));
 }
 
 /** Leaves the command alone with its descriptors: who reads from it must see the end when the command closes. */
