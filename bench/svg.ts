@@ -1,8 +1,8 @@
 /** The picture in the README, drawn from `results.json`: `bun bench/svg.ts`. */
 import type { Figure, Results } from "./figures.ts";
 
-const WIDTH = 760;
-const LABEL = 250;
+const WIDTH = 800;
+const LABEL = 290;
 const BAR = 20;
 const ROOM = 110;
 
