@@ -1,7 +1,7 @@
 /** The faults of every store, and those of etcd alone. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { type EtcdServer, hasEtcd, startEtcd, startEtcdCluster } from "../servers.ts";
-import { faultSuite, scene } from "./faults.ts";
+import { faultSuite, scene, waits } from "./faults.ts";
 
 setDefaultTimeout(90_000);
 
@@ -33,6 +33,7 @@ if (hasEtcd()) {
     const holder = at.run(cluster.url, 12, ...args);
     await at.log.begun(1, () => holder.stderr);
     const next = at.run(cluster.url, 0, "--wait", ...args);
+    await waits(next);
     for (const member of cluster.members.slice(0, 2)) {
       await member.kill();
       await Bun.sleep(4500); // without a renewal it would be lost after two thirds of the lease

@@ -9,6 +9,14 @@ import { alive, type Process, start, TempDir, until } from "../support.ts";
 
 setDefaultTimeout(90_000);
 
+/** Waits until a run says that it waits for the lock. */
+export const waits = (run: Process): Promise<void> =>
+  until(
+    () => run.stderr.includes("waiting for"),
+    "it to wait",
+    () => run.stderr,
+  );
+
 /** How a proxy treats what passes through it. */
 type Flow = "pass" | "hold";
 
@@ -376,6 +384,7 @@ export function faultSuite(name: string, options: FaultOptions): void {
         const holder = at.run(at.near, 10, ...longer);
         await at.log.begun(1, () => holder.stderr);
         const next = at.run(at.near, 0, "--wait", ...longer);
+        await waits(next); // who begins while the server is away is told so, with 69
         await server.kill();
         await server.start();
         expect({ ...(await holder.result), stdout: "" }).toMatchObject({ status: 0, stderr: "" });

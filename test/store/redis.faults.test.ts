@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { hasRedis, type RedisServer, startRedis } from "../servers.ts";
 import { alive, exclusive } from "../support.ts";
-import { faultSuite, scene } from "./faults.ts";
+import { faultSuite, scene, waits } from "./faults.ts";
 
 setDefaultTimeout(90_000);
 
@@ -77,6 +77,7 @@ if (hasRedis()) {
     const holder = at.run(at.far, 4);
     await at.log.begun(1, () => holder.stderr);
     const next = at.run(at.near, 0, "--wait");
+    await waits(next);
     for (let i = 0; i < 5; i++) {
       await Bun.sleep(200);
       await server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
