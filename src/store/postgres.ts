@@ -68,10 +68,8 @@ class PostgresStore implements Store {
         const query = `SELECT pg_try_advisory_lock${suffix(request)}(${keyOf(request.name)}) AS got`;
         const [row] = await session.query(query, comment(request.name, record));
         if (row!.got === true) return await this.#settle(session, request, record, signal);
-        if (
-          look > 0 &&
-          (look > 5 || (await this.#locks(session, keyOf(request.name))).some(({ granted }) => granted))
-        )
+        const holds = ({ granted, query }: LockRow) => granted && query?.startsWith(LOOK) !== true;
+        if (look > 0 && (look > LOOKS_MAX || (await this.#locks(session, keyOf(request.name))).some(holds)))
           break;
       }
     } catch (error) {
@@ -118,7 +116,7 @@ class PostgresStore implements Store {
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     const session = await this.#open(name);
     try {
-      await session.wait(`SELECT pg_advisory_xact_lock(${keyOf(name)})`, "", signal);
+      await session.wait(`${LOOK}(${keyOf(name)})`, "", signal);
     } finally {
       await session.close();
     }
@@ -232,6 +230,10 @@ class PostgresStore implements Store {
     return rows as unknown as LockRow[];
   }
 }
+
+/** How a statement begins that waits until nobody holds a lock, and how often somebody who does is looked past. */
+const LOOK = "SELECT pg_advisory_xact_lock";
+const LOOKS_MAX = 50;
 
 const suffix = ({ mode }: Pick<Request, "mode">): string => (mode === "shared" ? "_shared" : "");
 
