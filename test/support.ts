@@ -229,3 +229,17 @@ export async function packInto(dir: TempDir): Promise<string> {
   if (result.status !== 0) throw new Error(`cannot pack: ${result.stderr}`);
   return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
 }
+
+/** Before a command: runs it in a pid namespace of its own, which ends with it. */
+export const unshare: readonly string[] = [
+  "unshare",
+  ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
+  "--pid",
+  "--fork",
+  "--kill-child",
+  "--mount-proc",
+];
+
+/** Does this machine let us do that? */
+export const canUnshare = (): boolean =>
+  required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;

@@ -3,16 +3,17 @@ import { chmodSync, symlinkSync, writeFileSync } from "node:fs";
 import { KEY, TerminalProcess } from "../pty.ts";
 import {
   binary,
+  canUnshare,
   command,
   exclusive,
   hold,
   library,
   Process,
-  required,
   root,
   start,
   startScript,
   TempDir,
+  unshare,
   until,
 } from "../support.ts";
 
@@ -21,16 +22,6 @@ const json = async (dir: TempDir) => JSON.parse((await list(dir, "--json")).stdo
 const isRoot = process.getuid?.() === 0;
 
 /** In a pid namespace of its own. */
-const unshare = [
-  "unshare",
-  ...(isRoot ? [] : ["--map-root-user"]),
-  "--pid",
-  "--fork",
-  "--kill-child",
-  "--mount-proc",
-];
-const canUnshare =
-  required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;
 
 test("a table: name, state, pid, user, label, and the command line of the command", async () => {
   using dir = new TempDir();
@@ -117,7 +108,7 @@ test("a record that is invented convinces nobody: the kernel's word counts", asy
   expect((await json(dir))[0].holder).toMatchObject({ pid: holder.pid, alive: true });
 });
 
-test.if(canUnshare)("a holder in a pid namespace below ours, and one above it", async () => {
+test.if(canUnshare())("a holder in a pid namespace below ours, and one above it", async () => {
   using dir = new TempDir();
   await using inside = new Process(
     [...unshare, binary, "run", "--label", "in there", "job", "--", "sh", "-c", "echo begun; exec sleep 600"],

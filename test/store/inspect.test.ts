@@ -4,18 +4,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { fileName } from "../../src/name.ts";
 import { FileStore } from "../../src/store/file.ts";
 import { holdsLock, processesHolding } from "../../src/store/inspect.ts";
-import { command, commandOf, hold, library, Process, required, TempDir } from "../support.ts";
-
-const unshare = [
-  "unshare",
-  ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
-  "--pid",
-  "--fork",
-  "--kill-child",
-  "--mount-proc",
-];
-const canUnshare =
-  required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;
+import { canUnshare, command, commandOf, hold, library, Process, TempDir, unshare } from "../support.ts";
 
 test("what is no file that can be a lock's is unknown, and is neither opened nor waited for", async () => {
   using dir = new TempDir();
@@ -64,7 +53,7 @@ test("who holds a lock by the kernel's word: each process that has its open file
   expect(holdsLock(pid, dir.file("none"))).toBe(false);
 });
 
-test.if(canUnshare)(
+test.if(canUnshare())(
   "where the kernel does not name the holder, how the lock is held is found out by trying",
   async () => {
     using dir = new TempDir();
