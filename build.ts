@@ -30,14 +30,6 @@ const NO_COMPILER = 100_000;
  */
 const HARMLESS = { setrlimit: "getrlimit", signal: "abs" } as const;
 
-/**
- * What `run` needs for a lock in a file, and flock, start from bytecode, which is fast and twenty times as large as the
- * source. The other modules are not worth that: loading one of these, the program goes over to the whole of itself, kept
- * as source, and starts again from the command line. So they must be loaded before anything is done or said.
- */
-const COLD =
-  /\/src\/(command\/(commands|guardian|leased|stop|usage|version)|store\/(etcd|postgres|redis))\.ts$/;
-
 if (process.argv.includes("--lib")) await buildLibrary();
 else if (process.argv.includes("--all")) await buildRelease();
 else await buildBinary("dist/exclusive");
@@ -53,32 +45,14 @@ async function buildRelease(): Promise<void> {
   await Bun.write("dist/SHA256SUMS", sums);
 }
 
-function goesOver(whole: string): Bun.BunPlugin {
-  const contents = `import whole from ${JSON.stringify(whole)} with { type: "file" };
-    import { keepMask } from ${JSON.stringify(`${import.meta.dir}/src/command/signals.ts`)};
-    keepMask();
-    await import(whole);
-    await new Promise(() => {});`;
-  return {
-    name: "cold",
-    setup: (build) => void build.onLoad({ filter: COLD }, () => ({ contents, loader: "js" })),
-  };
-}
-
 /** The binary takes nothing from the directory it is called in: no `.env`, no `bunfig.toml`. */
 async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): Promise<void> {
   const unfinished = `${outfile}.tmp`;
-  const common = {
+  await Bun.build({
     entrypoints: ["src/command/main.ts"],
-    target: "bun" as const,
+    target: "bun",
     minify: true,
     define: { BUILD_VERSION: JSON.stringify(version), BUILD_COMMIT: JSON.stringify(commit()) },
-  } satisfies Bun.BuildConfig;
-  const whole = `${import.meta.dir}/${unfinished}.js`;
-  await Bun.write(whole, (await Bun.build(common)).outputs[0]!);
-  await Bun.build({
-    ...common,
-    plugins: [goesOver(whole)],
     bytecode: true,
     format: "esm",
     splitting: true, // what `run` does not use is not even read
@@ -90,7 +64,6 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
       ...(target && { target }),
     },
   });
-  await rm(whole);
   if (!target?.includes("darwin")) await keepProcessState(unfinished);
   await rename(unfinished, outfile); // over a binary that may be running
 }

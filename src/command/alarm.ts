@@ -1,7 +1,7 @@
 /** A limit on how long the main thread sits in a system call. */
 import { address, libc } from "../store/kernel.ts";
 import { signalSet } from "../store/signals.ts";
-import { maskAtStart } from "./signals.ts";
+import { maskAtStart } from "./signal-mask.ts";
 
 const SIGALRM = 14;
 const ITIMER_REAL = 0;

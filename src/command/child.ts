@@ -93,7 +93,8 @@ export function supervise(pid: number, seen?: Set<number>): Ending {
   for (;;) {
     const ending = supervision.poll();
     if (ending !== undefined) return ending;
-    supervision.take(nextSignal());
+    const received = nextSignal();
+    if (received !== undefined) supervision.take(received);
   }
 }
 

@@ -1,14 +1,15 @@
 /**
  * Signals by libc's own calls.
  *
- * They are waited for with sigwaitinfo(2): it says who sent them, which no handler in JavaScript learns, and it
+ * They are waited for with sigtimedwait(2): it says who sent them, which no handler in JavaScript learns, and it
  * needs no event loop. For that every thread must have them blocked. A signal is for the whole process: where one
  * thread takes it the kernel lets it, and the default action of most ends us, that of SIGCHLD loses it. Threads
  * get the mask of the one that starts them; so the main thread blocks all before the engine has started its
- * compiler threads, which it does as soon as any function is hot. Hence: `main.ts` imports `block.ts` before all else.
+ * compiler threads, which it does as soon as any function is hot. Hence: `main.ts` blocks them before it imports anything else (`signal-mask.ts`).
  */
 import { address, close, libc, O, open } from "../store/kernel.ts";
 import { allSignals, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, signalSet } from "../store/signals.ts";
+import { maskAtStart } from "./signal-mask.ts";
 
 const linux = process.platform === "linux";
 
@@ -34,7 +35,10 @@ const RLIMIT_CORE = 4;
 
 const c = libc({
   sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
-  [linux ? "sigwaitinfo" : "sigwait"]: { args: ["ptr", "ptr"], returns: "i32" },
+  // The third argument is sigtimedwait's alone.
+  [linux ? "sigtimedwait" : "sigwait"]: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
+  setitimer: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+  getitimer: { args: ["i32", "ptr"], returns: "i32" },
   signal: { args: ["i32", "ptr"], returns: "ptr" },
   kill: { args: ["i32", "i32"], returns: "i32" },
   getpgrp: { args: [], returns: "i32" },
@@ -45,27 +49,6 @@ const c = libc({
 });
 
 const all = allSignals();
-
-/** Where the first half of a binary that goes over to the whole of itself (build.ts) leaves the mask to the second. */
-const kept = globalThis as { exclusiveMaskAtStart?: Uint8Array };
-
-/** The mask that we were started with: the command's too. */
-export const maskAtStart = kept.exclusiveMaskAtStart ?? new Uint8Array(all.length);
-
-/** Blocks every signal: before the engine starts threads, see above. */
-export function blockSignals(): void {
-  if (kept.exclusiveMaskAtStart === undefined) c.sigprocmask!(SIG_BLOCK, address(all), address(maskAtStart));
-}
-
-/** For the second half: signals stay blocked in between, as the engine starts threads just then. */
-export function keepMask(): void {
-  kept.exclusiveMaskAtStart = maskAtStart;
-}
-
-/** Back to the mask that we were started with: for commands that wait for no signals. */
-export function unblockSignals(): void {
-  c.sigprocmask!(SIG_SETMASK, address(maskAtStart), null);
-}
 
 /** Lets the signals that came so far have their effect on us. No thread may be started in between. */
 export function takePendingSignals(): void {
@@ -90,22 +73,32 @@ export interface ReceivedSignal {
 }
 
 const siginfo = new Int32Array(32);
+const SIGALRM = 14;
+const ITIMER_REAL = 0;
 
-/** Waits for the next signal. */
-export function nextSignal(): ReceivedSignal {
-  for (;;) {
-    if (!linux) {
-      if (c.sigwait!(address(all), address(siginfo)) !== 0) continue;
-      // macOS does not say who sent it. A terminal's signals come while we are in its foreground.
-      return {
-        signal: siginfo[0]!,
-        fromKernel: inForeground(),
-        sender: 0,
-      };
-    }
-    const signal = c.sigwaitinfo!(address(all), address(siginfo));
-    if (signal > 0) return { signal, fromKernel: siginfo[2]! > 0, sender: siginfo[2]! > 0 ? 0 : siginfo[4]! };
-  }
+/** Upper bound of one wait: a thread that has a signal unblocked may have consumed it, and it never comes again. */
+const WAIT_SECONDS = 1n;
+const waitLimit = new BigInt64Array([WAIT_SECONDS, 0n]); // struct timespec
+const oneShot = new BigInt64Array([0n, 0n, WAIT_SECONDS, 0n]); // struct itimerval: interval, value
+const remaining = new BigInt64Array(4);
+
+/** The next signal that was sent to us; undefined when none came within a second. */
+export function nextSignal(): ReceivedSignal | undefined {
+  if (!linux) return nextSignalOfMacOS();
+  const signal = c.sigtimedwait!(address(all), address(siginfo), address(waitLimit));
+  if (signal <= 0) return undefined;
+  return { signal, fromKernel: siginfo[2]! > 0, sender: siginfo[2]! > 0 ? 0 : siginfo[4]! };
+}
+
+/** macOS has no sigtimedwait(2): a one-shot timer ends the wait. Its signal is told from another by what is left of it. */
+function nextSignalOfMacOS(): ReceivedSignal | undefined {
+  c.setitimer!(ITIMER_REAL, address(oneShot), null);
+  if (c.sigwait!(address(all), address(siginfo), null) !== 0) return undefined;
+  c.getitimer!(ITIMER_REAL, address(remaining));
+  const signal = siginfo[0]!;
+  if (signal === SIGALRM && remaining[2] === 0n && remaining[3] === 0n) return undefined;
+  // macOS does not report the sender. A terminal's signals come while we are in its foreground.
+  return { signal, fromKernel: inForeground(), sender: 0 };
 }
 
 /** Sends a signal; that the process is gone is no error. */

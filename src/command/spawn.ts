@@ -20,7 +20,8 @@ import {
 } from "../store/kernel.ts";
 import { signalSet } from "../store/signals.ts";
 import { CommandError, EXIT } from "./exit.ts";
-import { maskAtStart, SIG, setDefault, unblockSignals } from "./signals.ts";
+import { maskAtStart, unblockSignals } from "./signal-mask.ts";
+import { SIG, setDefault } from "./signals.ts";
 
 const linux = process.platform === "linux";
 
