@@ -5,7 +5,7 @@
  */
 import { createRequire } from "node:module";
 import { Lock } from "../src/index.ts";
-import { clock } from "../src/store/clock.ts";
+import { clock } from "../src/os/clock.ts";
 
 const [library = "", directory = ""] = process.argv.slice(2);
 const require = createRequire(import.meta.url);

@@ -1,7 +1,7 @@
 /** `exclusive()`: function wrapper and decorator. */
 import { type AcquireOptions, Lock, type LockOptions } from "./lock.ts";
 import { callerName } from "./name.ts";
-import { directoryOf } from "./store/remote.ts";
+import { directoryOf } from "./store/open-store.ts";
 
 /** What the lock is, and how long to try for it. Waiting needs an async function. */
 export type ExclusiveOptions = LockOptions & AcquireOptions;

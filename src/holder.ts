@@ -4,7 +4,7 @@
  * The record is for people, and for `stop`. It never decides whether a lock is held: anybody who can write
  * the file can write anything into it.
  */
-import { processExists, readlink, readText } from "./store/kernel.ts";
+import { processExists, readlink, readText } from "./os/libc.ts";
 
 /** How a lock is held: by one, or by many at once. */
 export type Mode = "exclusive" | "shared";

@@ -11,6 +11,6 @@ export {
 export { type ExclusiveDecorator, type ExclusiveOptions, exclusive } from "./exclusive.ts";
 export type { Holder, Mode } from "./holder.ts";
 export { type AcquireOptions, Lock, type LockOptions } from "./lock.ts";
-export type { Logger } from "./log.ts";
-export { openStore, type StoreOptions } from "./store/remote.ts";
+export type { Logger } from "./logger.ts";
+export { openStore, type StoreOptions } from "./store/open-store.ts";
 export type { Lease, LockStatus, LockStatusJson, Request, Store } from "./store/store.ts";

@@ -2,11 +2,11 @@
 import { type Duration, milliseconds } from "./duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "./errors.ts";
 import type { Holder } from "./holder.ts";
-import { inform, type Logger } from "./log.ts";
+import { inform, type Logger } from "./logger.ts";
 import { callerName, checkName, lineName, slotName } from "./name.ts";
-import { FileLease, FileStore } from "./store/file.ts";
-import { checkStoreUrl, directoryOf, LazyStore } from "./store/remote.ts";
-import { isIgnored } from "./store/signals.ts";
+import { isIgnored } from "./os/signal-sets.ts";
+import { FileLease, FileStore } from "./store/file/file-store.ts";
+import { checkStoreUrl, directoryOf, LazyStore } from "./store/open-store.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 
 /** Where locks can live: a URL, or a store that is open already. */

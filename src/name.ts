@@ -1,5 +1,5 @@
 /** A lock's name: the default, the rules, the file name. */
-import { writableDirectory } from "./store/kernel.ts";
+import { writableDirectory } from "./os/libc.ts";
 
 /** The longest file name that Linux and macOS file systems take, in bytes (`NAME_MAX`, limits.h(0p)). */
 const NAME_MAX = 255;
@@ -70,7 +70,7 @@ export const lockOfLine = (name: string): string | undefined =>
 
 const WITNESS = "\0witness";
 
-/** The name under which a remote store keeps the witness of a lock: see `store/witness.ts`. */
+/** The name under which a remote store keeps the witness of a lock: see `store/second-hold.ts`. */
 export const witnessName = (name: string): string => name + WITNESS;
 
 /** Is this the name of a witness, not of a lock? */

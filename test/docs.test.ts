@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename } from "node:path";
-import { binary, command, installPackage, packInto, required, root, TempDir } from "./support.ts";
+import { binary, command, installPackage, packInto, required, root, TempDir } from "./support/support.ts";
 
 interface Block {
   /** `docs/cron.md:7`. */

@@ -9,8 +9,8 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { hasRedis, startRedis } from "./servers.ts";
-import { binary, installPackage, Process, root, start, TempDir, until } from "./support.ts";
+import { hasRedis, startRedis } from "./support/servers.ts";
+import { binary, installPackage, Process, root, start, TempDir, until } from "./support/support.ts";
 
 /** A directory with the binary in PATH and a place for locks. */
 class Host extends TempDir {

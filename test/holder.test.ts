@@ -10,7 +10,7 @@ import {
   thisProcess,
 } from "../src/holder.ts";
 import { Lock } from "../src/index.ts";
-import { Process, TempDir, until } from "./support.ts";
+import { Process, TempDir, until } from "./support/support.ts";
 
 const linux = process.platform === "linux";
 const text = (record: HolderRecord, pid = process.pid): string =>

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { CannotAcquireLock, Lock, LockTimeout } from "../src/index.ts";
-import { FileStore } from "../src/store/file.ts";
-import { flock, LOCK } from "../src/store/kernel.ts";
-import { type Process, startScript, TempDir } from "./support.ts";
+import { flock, LOCK } from "../src/os/libc.ts";
+import { FileStore } from "../src/store/file/file-store.ts";
+import { type Process, startScript, TempDir } from "./support/support.ts";
 
 /** Starts a script that holds the lock `t` until it is killed, and waits until it does. */
 async function startHolder(dir: TempDir, options = ""): Promise<Process> {

@@ -1,7 +1,7 @@
 /** The manual page: no warning, and every command and option that the program has. */
 import { expect, test } from "bun:test";
 import { COMMANDS } from "../src/command/commands.ts";
-import { command, required } from "./support.ts";
+import { command, required } from "./support/support.ts";
 
 const page = `${import.meta.dir}/../docs/exclusive.1`;
 

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, existsSync, readFileSync, statSync } from "node:fs";
 import { arch, platform } from "node:os";
-import { command, Process, required, root, TempDir } from "./support.ts";
+import { command, Process, required, root, TempDir } from "./support/support.ts";
 
 const dist = (file: string) => `${root}/dist/${file}`;
 const build = () => command([process.execPath, "build.ts", "--all"]);

@@ -1,6 +1,6 @@
 /** From a release to the first action of who has the lock next. */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { clock } from "../../src/store/clock.ts";
+import { clock } from "../../src/os/clock.ts";
 import { figure } from "../figures.ts";
 import { type Bench, binary, has, here, Talker, until } from "../setup.ts";
 

@@ -1,5 +1,5 @@
 /** Every command: what `--help`, completion and the entry know of it. Its code is loaded when it is called. */
-import type { OptionTable } from "./options.ts";
+import type { OptionTable } from "./cli/options.ts";
 
 /** A command's module: its entry, which returns the exit status, and its options. */
 interface Loaded {

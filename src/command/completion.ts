@@ -7,15 +7,15 @@
  */
 
 import { printable } from "../errors.ts";
-import { FileStore } from "../store/file.ts";
+import { SIG } from "../os/signals.ts";
+import { FileStore } from "../store/file/file-store.ts";
+import { EXIT, UsageError } from "./cli/exit-status.ts";
+import { nearest, type OptionTable, parseOptions } from "./cli/options.ts";
 import { COMMANDS } from "./commands.ts";
 import bash from "./completions/exclusive.bash" with { type: "text" };
 import fish from "./completions/exclusive.fish" with { type: "text" };
 import zsh from "./completions/exclusive.zsh" with { type: "text" };
-import { EXIT, UsageError } from "./exit.ts";
-import { nearest, type OptionTable, parseOptions } from "./options.ts";
-import { print } from "./say.ts";
-import { SIG } from "./signals.ts";
+import { print } from "./output/print.ts";
 
 export const OPTIONS = {} as const;
 

@@ -3,12 +3,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { CannotAcquireLock, LockFileError, printable } from "../errors.ts";
 import { Lock } from "../lock.ts";
 import { defaultDirectory } from "../name.ts";
-import { EXIT, ourselves, UsageError } from "./exit.ts";
-import { type FileSystem, fileSystemOf } from "./filesystem.ts";
-import { parseOptions } from "./options.ts";
-import { jsonLine, print } from "./say.ts";
-import { dieOf, SIG } from "./signals.ts";
-import { STORE, whereOf } from "./store-options.ts";
+import { dieOf, SIG } from "../os/signals.ts";
+import { EXIT, ourselves, UsageError } from "./cli/exit-status.ts";
+import { parseOptions } from "./cli/options.ts";
+import { STORE, whereOf } from "./cli/store-options.ts";
+import { type FileSystem, fileSystemOf } from "./doctor/file-system.ts";
+import { jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },
@@ -39,7 +39,7 @@ export async function doctor(args: string[]): Promise<number> {
     if (rest.length > 0) throw new UsageError("doctor looks at a directory or at a store, not at both");
     const where = whereOf(values);
     if ("url" in where)
-      return (await import("./doctor-store.ts")).doctorStore(where.url, values.json === true);
+      return (await import("./doctor/store.ts")).doctorStore(where.url, values.json === true);
     return doctor([where.dir!, ...(values.json ? ["--json"] : [])]);
   }
   const dir = rest[0] ?? defaultDirectory();

@@ -4,13 +4,13 @@
  * The file is locked as it is: created where flock(1) creates it, never written to, never deleted, and the lock ends
  * when the last descriptor of it is closed. What differs, and why, stands in docs/flock.md.
  */
-import { E, errorText, LOCK, write } from "../store/kernel.ts";
-import { supervise } from "./child.ts";
-import { acquire, bytesOf, EX, Failure, File, type Options } from "./flock-lock.ts";
-import { GetoptError, getopt, type LongOption } from "./getopt.ts";
-import { dieOf, SIG, setDefault } from "./signals.ts";
-import { become, type Command, rawArguments, start } from "./spawn.ts";
-import { float, int32, NotANumber, OutOfRange, size } from "./strto.ts";
+import { E, errorText, LOCK, write } from "../os/libc.ts";
+import { dieOf, SIG, setDefault } from "../os/signals.ts";
+import { become, type Command, rawArguments, start } from "../os/spawn.ts";
+import { GetoptError, getopt, type LongOption } from "./flock/getopt.ts";
+import { acquire, bytesOf, EX, Failure, File, type Options } from "./flock/lock.ts";
+import { float, int32, NotANumber, OutOfRange, size } from "./flock/numbers.ts";
+import { supervise } from "./run/supervise.ts";
 
 const LETTERS = "sexnoFuw:E:hV?";
 const LONG: readonly LongOption[] = [
@@ -114,7 +114,7 @@ async function run(args: readonly string[], program: string): Promise<number> {
   if (args.length === 0) throw new Failure(EX.USAGE, "not enough arguments", true);
   const parsed = parse(rawArguments(args).map(textOf));
   if (parsed === "help" || parsed === "version") {
-    const { version } = await import("./version.ts");
+    const { version } = await import("./cli/version.ts");
     say(parsed === "help" ? usage(program) : `${program} from ${await version()}, as in util-linux 2.42\n`);
     return EX.OK;
   }

@@ -1,12 +1,13 @@
 /** `exclusive list`: every lock, and who holds it. */
+
+import { Describer } from "../os/processes.ts";
+import { dieOf, SIG } from "../os/signals.ts";
 import type { LockStatus, Store } from "../store/store.ts";
-import { EXIT, UsageError } from "./exit.ts";
-import { parseOptions } from "./options.ts";
-import { DIR, storeOf } from "./place.ts";
-import { Describer } from "./processes.ts";
-import { complain, emit, jsonLine, print } from "./say.ts";
-import { dieOf, SIG } from "./signals.ts";
-import { table } from "./table.ts";
+import { EXIT, UsageError } from "./cli/exit-status.ts";
+import { DIR, storeOf } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { table } from "./output/lock-table.ts";
+import { complain, emit, jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON array; with --watch, one on a line for each change" },

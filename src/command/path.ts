@@ -1,8 +1,8 @@
 /** `exclusive path`: where a lock's file is, or would be. */
-import { EXIT } from "./exit.ts";
-import { parseOptions } from "./options.ts";
-import { DIR, oneName, storeOf } from "./place.ts";
-import { jsonLine, print } from "./say.ts";
+import { EXIT } from "./cli/exit-status.ts";
+import { DIR, oneName, storeOf } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },

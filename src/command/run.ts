@@ -3,15 +3,15 @@ import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import { thisProcess } from "../holder.ts";
 import { type AcquireOptions, Lock, type LockOptions } from "../lock.ts";
-import type { FileLease } from "../store/file.ts";
-import { E, errorText } from "../store/kernel.ts";
-import { endLike, supervise } from "./child.ts";
-import { CommandError, EXIT, UsageError } from "./exit.ts";
-import { nearest, type OptionValues, parseOptions } from "./options.ts";
-import { Log } from "./say.ts";
-import { heldBy } from "./show.ts";
-import { become, type Command, start, warmUp } from "./spawn.ts";
-import { LEASE, whereOf } from "./store-options.ts";
+import { E, errorText } from "../os/libc.ts";
+import { become, type Command, start, warmUp } from "../os/spawn.ts";
+import type { FileLease } from "../store/file/file-store.ts";
+import { CommandError, EXIT, UsageError } from "./cli/exit-status.ts";
+import { nearest, type OptionValues, parseOptions } from "./cli/options.ts";
+import { LEASE, whereOf } from "./cli/store-options.ts";
+import { heldBy } from "./output/describe-holder.ts";
+import { Log } from "./output/print.ts";
+import { endLike, supervise } from "./run/supervise.ts";
 
 export const OPTIONS = {
   wait: { short: "w", help: "wait for the lock, without limit" },
@@ -94,7 +94,7 @@ async function inStore(
   if (values.exec)
     throw new UsageError("--exec does not go with a store: somebody must stay and renew the lease");
   Bun.unsafe.setJITPolicy(1); // see build.ts
-  const { runLeased } = await import("./leased.ts");
+  const { runLeased } = await import("./run/with-lease.ts");
   const { wait = false, timeout, ttl } = values;
   return runLeased({ url, ttl, lock, argv, policy, wait, timeout, log, cannotStart });
 }
@@ -110,8 +110,8 @@ async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, lo
   const coalesce = policy === "coalesce";
   const replace = policy === "replace" ? (await import("./stop.ts")).replaceHolder : undefined;
   const [{ showWaiting }, { keepThreads }] = await Promise.all([
-    import("./waiting.ts"),
-    import("../store/waiter.ts"),
+    import("./output/wait-line.ts"),
+    import("../os/flock-thread.ts"),
   ]);
   using _line = showWaiting(lock, timeout, log);
   if (replace) return await replace(lock, timeout === undefined ? undefined : milliseconds(timeout));

@@ -1,12 +1,12 @@
 /** `exclusive status`: is a lock held, and by whom? */
 import { printable } from "../errors.ts";
+import { Describer } from "../os/processes.ts";
 import type { LockStatus } from "../store/store.ts";
-import { EXIT } from "./exit.ts";
-import { parseOptions } from "./options.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./place.ts";
-import { Describer } from "./processes.ts";
-import { jsonLine, print } from "./say.ts";
-import { byWhom, heldBy } from "./show.ts";
+import { EXIT } from "./cli/exit-status.ts";
+import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { byWhom, heldBy } from "./output/describe-holder.ts";
+import { jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },

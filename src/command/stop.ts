@@ -10,17 +10,17 @@ import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import type { Holder } from "../holder.ts";
 import type { Lock } from "../lock.ts";
-import { holdsLock, processesHolding } from "../store/inspect.ts";
-import { E } from "../store/kernel.ts";
+import { E } from "../os/libc.ts";
+import { PinnedProcess } from "../os/process-handle.ts";
+import { Describer, isStopped, parentOf } from "../os/processes.ts";
+import { SIG, takePendingSignals } from "../os/signals.ts";
+import { holdsLock, processesHolding } from "../store/file/inspect.ts";
 import type { LockStatus, Store } from "../store/store.ts";
-import { EXIT, StopRefused, UsageError } from "./exit.ts";
-import { nearest, parseOptions } from "./options.ts";
-import { PinnedProcess } from "./pinned.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./place.ts";
-import { Describer, isStopped, parentOf } from "./processes.ts";
-import { jsonLine, Log, print } from "./say.ts";
-import { heldBy } from "./show.ts";
-import { SIG, takePendingSignals } from "./signals.ts";
+import { EXIT, StopRefused, UsageError } from "./cli/exit-status.ts";
+import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
+import { nearest, parseOptions } from "./cli/options.ts";
+import { heldBy } from "./output/describe-holder.ts";
+import { jsonLine, Log, print } from "./output/print.ts";
 
 export const OPTIONS = {
   signal: { short: "s", value: "SIGNAL", help: "send this first, instead of TERM" },

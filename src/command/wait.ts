@@ -7,14 +7,14 @@
  */
 import { milliseconds } from "../duration.ts";
 import { LockFileError, printable } from "../errors.ts";
+import { Describer } from "../os/processes.ts";
 import type { LockStatus, Store } from "../store/store.ts";
-import { EXIT } from "./exit.ts";
-import { parseOptions } from "./options.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./place.ts";
-import { Describer } from "./processes.ts";
-import { complain, jsonLine, Log, print } from "./say.ts";
-import { byWhom } from "./show.ts";
-import { showWaiting } from "./waiting.ts";
+import { EXIT } from "./cli/exit-status.ts";
+import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { byWhom } from "./output/describe-holder.ts";
+import { complain, jsonLine, Log, print } from "./output/print.ts";
+import { showWaiting } from "./output/wait-line.ts";
 
 export const OPTIONS = {
   timeout: { short: "t", value: "DURATION", help: "wait at most so long (0: do not wait)" },

@@ -5,7 +5,7 @@
  * from there, and an answer that came late must not make the lease longer here than it is there.
  */
 import { LockLost, printable } from "../errors.ts";
-import { clock } from "./clock.ts";
+import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
 
 /** How long a lease is when nobody says, in milliseconds. */

@@ -1,7 +1,7 @@
 /** Completion in real shells: what somebody gets who presses TAB. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, command, exclusive, type Process, required, start, TempDir } from "../support.ts";
+import { binary, command, exclusive, type Process, required, start, TempDir } from "../support/support.ts";
 
 /** A shell with the binary in PATH, a lock that is held, and a directory with one file and one folder. */
 class Shell extends TempDir {

@@ -1,6 +1,16 @@
 import { expect, test } from "bun:test";
-import { classify, fileSystemOf } from "../../src/command/filesystem.ts";
-import { binary, command, exclusive, Process, required, root, start, TempDir, until } from "../support.ts";
+import { classify, fileSystemOf } from "../../src/command/doctor/file-system.ts";
+import {
+  binary,
+  command,
+  exclusive,
+  Process,
+  required,
+  root,
+  start,
+  TempDir,
+  until,
+} from "../support/support.ts";
 
 const doctor = (dir: TempDir, ...args: string[]) => exclusive(["doctor", ...args], { dir });
 

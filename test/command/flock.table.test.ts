@@ -5,7 +5,7 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, command, required, TempDir } from "../support.ts";
+import { binary, command, required, TempDir } from "../support/support.ts";
 
 const system = Bun.which("flock")!;
 const box = new TempDir();

@@ -1,7 +1,7 @@
 /** The flock(1) front: with others on the same file, waiting, what a newer manual page adds, and what differs on purpose. */
 import { describe, expect, test } from "bun:test";
 import { existsSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, command, Process, required, TempDir, until } from "../support.ts";
+import { binary, command, Process, required, TempDir, until } from "../support/support.ts";
 
 const linux = process.platform === "linux";
 

@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
 import { chmodSync, symlinkSync, writeFileSync } from "node:fs";
-import { KEY, TerminalProcess } from "../pty.ts";
 import {
   binary,
   canUnshare,
@@ -15,7 +14,8 @@ import {
   TempDir,
   unshare,
   until,
-} from "../support.ts";
+} from "../support/support.ts";
+import { KEY, TerminalProcess } from "../support/terminal.ts";
 
 const list = (dir: TempDir, ...args: string[]) => exclusive(["list", ...args], { dir });
 const json = async (dir: TempDir) => JSON.parse((await list(dir, "--json")).stdout);

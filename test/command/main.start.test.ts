@@ -1,7 +1,7 @@
 /** How the binary starts: what must have happened before the engine does anything of its own. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { binary, command, required, TempDir } from "../support.ts";
+import { binary, command, required, TempDir } from "../support/support.ts";
 
 const linux = process.platform === "linux" && required("strace", "strace");
 

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { version } from "../../package.json";
-import { command, exclusive, root } from "../support.ts";
+import { command, exclusive, root } from "../support/support.ts";
 
 test("--version: the package's version and the commit that was built", async () => {
   const { stdout, status } = await exclusive(["--version"]);

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { exclusive, hold, TempDir } from "../support.ts";
+import { exclusive, hold, TempDir } from "../support/support.ts";
 
 const path = (dir: TempDir, ...args: string[]) => exclusive(["path", ...args], { dir });
 

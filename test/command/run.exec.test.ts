@@ -1,7 +1,7 @@
 /** `run --exec`: the wrapper becomes the command. And what of the wrapped command's world stays when it ends. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { alive, binary, command, exclusive, required, start, TempDir, until } from "../support.ts";
+import { alive, binary, command, exclusive, required, start, TempDir, until } from "../support/support.ts";
 
 const here = process.platform === "linux" && required("pgrep", "procps") && required("bash", "bash");
 const lockfile = (dir: TempDir) => dir.file("exclusive_t.lock");

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
-import { binary, command, exclusive, Process, required, start, TempDir, until } from "../support.ts";
+import { binary, command, exclusive, Process, required, start, TempDir, until } from "../support/support.ts";
 
 const SLEEP = ["--", "sh", "-c", "echo begun; exec sleep 60"];
 

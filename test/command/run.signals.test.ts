@@ -12,7 +12,7 @@ import {
   start,
   TempDir,
   until,
-} from "../support.ts";
+} from "../support/support.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
 

@@ -1,7 +1,7 @@
 /** The wrapper on a terminal: what the keys, the window and the line do to the command. */
 import { describe, expect, test } from "bun:test";
-import { KEY, TerminalProcess } from "../pty.ts";
-import { alive, binary, exclusive, required, start, TempDir, until } from "../support.ts";
+import { alive, binary, exclusive, required, start, TempDir, until } from "../support/support.ts";
+import { KEY, TerminalProcess } from "../support/terminal.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("bash", "bash");
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { exclusive, start, TempDir } from "../support.ts";
+import { exclusive, start, TempDir } from "../support/support.ts";
 
 test("a second run is refused with 75 and the holder's pid while the first one runs", async () => {
   using dir = new TempDir();

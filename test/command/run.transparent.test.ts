@@ -1,7 +1,7 @@
 /** The command cannot feel the wrapper: what it finds is what it finds without. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
-import { binary, command, required, TempDir } from "../support.ts";
+import { binary, command, required, TempDir } from "../support/support.ts";
 
 /**
  * Tells what a process is given: signals, limits, identity, scheduling, descriptors, arguments, environment. Written

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { hostname } from "node:os";
-import { commandOf, exclusive, hold, TempDir } from "../support.ts";
+import { commandOf, exclusive, hold, TempDir } from "../support/support.ts";
 
 const status = (dir: TempDir, ...args: string[]) => exclusive(["status", ...args], { dir });
 

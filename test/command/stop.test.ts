@@ -16,7 +16,7 @@ import {
   TempDir,
   unshare,
   until,
-} from "../support.ts";
+} from "../support/support.ts";
 
 const stop = (dir: TempDir, ...args: string[]) => exclusive(["stop", ...args], { dir });
 

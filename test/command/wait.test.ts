@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
-import { KEY, TerminalProcess } from "../pty.ts";
-import { binary, command, exclusive, hold, required, start, TempDir, until } from "../support.ts";
+import { binary, command, exclusive, hold, required, start, TempDir, until } from "../support/support.ts";
+import { KEY, TerminalProcess } from "../support/terminal.ts";
 
 const wait = (dir: TempDir, ...args: string[]) => exclusive(["wait", ...args], { dir });
 

@@ -4,8 +4,8 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
-import type { Server } from "../servers.ts";
-import { alive, type Process, start, TempDir, until } from "../support.ts";
+import type { Server } from "../support/servers.ts";
+import { alive, type Process, start, TempDir, until } from "../support/support.ts";
 
 setDefaultTimeout(90_000);
 

@@ -9,8 +9,8 @@ import {
   openStore,
   StoreError,
 } from "../../src/index.ts";
-import { hasRedis, type RedisServer, startRedis } from "../servers.ts";
-import { startScript, TempDir, until } from "../support.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
+import { startScript, TempDir, until } from "../support/support.ts";
 
 setDefaultTimeout(60_000);
 

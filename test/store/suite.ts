@@ -1,8 +1,8 @@
 /** What every store keeps: one suite, run unchanged against each of them, with a real server. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { openStore } from "../../src/store/remote.ts";
+import { openStore } from "../../src/store/open-store.ts";
 import type { Lease, LockStatus, Store } from "../../src/store/store.ts";
-import { until } from "../support.ts";
+import { until } from "../support/support.ts";
 
 setDefaultTimeout(60_000);
 

@@ -6,7 +6,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
-import { exclusive, type Process, required, start, TempDir, until } from "../support.ts";
+import { exclusive, type Process, required, start, TempDir, until } from "../support/support.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
 import {
   type Call,
@@ -17,7 +17,7 @@ import {
   type Outcome,
   tamper,
   whileHeld,
-} from "./inject.ts";
+} from "./syscall-injection.ts";
 
 /** Calls that change nothing which another process could see; how many the engine makes is chance. */
 const PRIVATE =

@@ -7,10 +7,18 @@ import { readdirSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
-import { errorText } from "../../src/store/kernel.ts";
-import { required, start, TempDir } from "../support.ts";
+import { errorText } from "../../src/os/libc.ts";
+import { required, start, TempDir } from "../support/support.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
-import { type Call, callsOf, DEAD_RECORD, each, type Outcome, tamper, whileHeld } from "./inject.ts";
+import {
+  type Call,
+  callsOf,
+  DEAD_RECORD,
+  each,
+  type Outcome,
+  tamper,
+  whileHeld,
+} from "./syscall-injection.ts";
 
 const ERRORS = ["ENOSPC", "EROFS", "EACCES", "EMFILE", "EIO", "EINTR", "ENOLCK", "ENOMEM"] as const;
 

@@ -4,7 +4,7 @@
  * Exit status 1 when anything was found.
  */
 import { parseArgs } from "node:util";
-import { type Totals, violence } from "./violence.ts";
+import { type Totals, violence } from "./chaos.ts";
 
 /** Says what is wrong with the command line. */
 function refuse(what: string): never {

@@ -1,5 +1,5 @@
 /**
- * The protocol of the lock file as a model small enough to be explored whole: `src/store/file.ts`, one kernel call a
+ * The protocol of the lock file as a model small enough to be explored whole: `src/store/file/file-store.ts`, one kernel call a
  * step, against a file system of one path. Every interleaving of the processes is looked at, with a crash possible
  * before and after each step, and what must never be is looked for in each state.
  *

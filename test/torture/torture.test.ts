@@ -1,7 +1,7 @@
 /** The torture in short, and the proof that it would find a broken lock. `bun run torture` is the long form. */
 import { expect, test } from "bun:test";
+import { violence } from "./chaos.ts";
 import { check } from "./checker.ts";
-import { violence } from "./violence.ts";
 
 const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
 

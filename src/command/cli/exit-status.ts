@@ -1,0 +1,65 @@
+/** Exit statuses (sysexits.h(3head)) and how a command comes to one. */
+import { CannotAcquireLock, LockFileError, LockLost, StoreError } from "../../errors.ts";
+
+export const EXIT = {
+  OK: 0,
+  /** `doctor`: locks work, but the file system is not known to be one of this machine alone. */
+  NOT_LOCAL: 1,
+  /** `status`: the lock is free. */
+  FREE: 1,
+  USAGE: 64,
+  UNAVAILABLE: 69,
+  SOFTWARE: 70,
+  CANNOT_CREATE: 73,
+  IO_ERROR: 74,
+  /** The lock is held, or the time ran out. */
+  TEMPORARY_FAILURE: 75,
+  NO_PERMISSION: 77,
+  NOT_EXECUTABLE: 126,
+  NOT_FOUND: 127,
+} as const;
+
+/** What the second process of a run with a store is called with: see `guardian.ts`. Nothing for people. */
+export const GUARDIAN = "--guardian";
+
+/**
+ * How this program is called: compiled it is one file, else a script that Bun runs. On Linux it is the file that runs,
+ * not what is at its path now: an update may have put another version there, with which we cannot talk.
+ */
+export function ourselves(): string[] {
+  if (!Bun.main.startsWith("/$bunfs/")) return [process.execPath, Bun.main];
+  return [process.platform === "linux" ? "/proc/self/exe" : process.execPath];
+}
+
+/** The command line is wrong. */
+export class UsageError extends Error {}
+
+/** `--help` was among the options. */
+export class HelpRequest extends Error {}
+
+/** The holder is not stopped: it is not proven that the process is the one, or we may not. */
+export class StopRefused extends Error {}
+
+/** The wrapped command could not be started. */
+export class CommandError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+}
+
+/** The exit status that an error stands for; undefined for a bug of ours. */
+export function statusOfError(error: unknown): number | undefined {
+  if (error instanceof UsageError || error instanceof RangeError || error instanceof TypeError)
+    return EXIT.USAGE;
+  if (error instanceof CannotAcquireLock) return EXIT.TEMPORARY_FAILURE;
+  if (error instanceof LockLost) return EXIT.SOFTWARE;
+  if (error instanceof StoreError) return EXIT.UNAVAILABLE;
+  if (error instanceof StopRefused) return EXIT.NO_PERMISSION;
+  if (error instanceof CommandError) return error.status;
+  if (error instanceof LockFileError)
+    return error.operation === "open" && error.code !== "EIO" ? EXIT.CANNOT_CREATE : EXIT.IO_ERROR;
+  return undefined;
+}

@@ -1,0 +1,91 @@
+/** `exclusive doctor --store`: do locks in this store do what they must? Asked of real clients and a real run. */
+import { printable } from "../../errors.ts";
+import { pause } from "../../store/lease.ts";
+import { openStore } from "../../store/open-store.ts";
+import type { Lease, Request, Store } from "../../store/store.ts";
+import { Address } from "../../store/store-url.ts";
+import { EXIT, ourselves } from "../cli/exit-status.ts";
+import { type Check, PATIENCE_MS, printChecks } from "../doctor.ts";
+import { jsonLine, print } from "../output/print.ts";
+
+/** Short, so that the answer comes soon. */
+const TTL = "2s";
+
+/** @throws {StoreError} when it cannot be reached, or refuses us */
+export async function doctorStore(url: string, json: boolean): Promise<number> {
+  const { shown } = new Address(url);
+  const [first, second] = await Promise.all([openStore(url, { ttl: TTL }), openStore(url, { ttl: TTL })]);
+  const request: Request = { name: `doctor ${crypto.randomUUID()}`, mode: "exclusive" };
+  const checks = [...(await betweenClients(first, second, request)), await afterKill(second, url, request)];
+  await Promise.all([first.close(), second.close()]);
+  const ok = checks.every((check) => check.ok);
+  if (json) print(jsonLine({ store: shown, ok, checks }));
+  else {
+    printChecks(checks);
+    print(`${shown}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
+  }
+  return ok ? EXIT.OK : EXIT.IO_ERROR;
+}
+
+async function betweenClients(first: Store, second: Store, request: Request): Promise<Check[]> {
+  const held = await first.tryAcquire(request);
+  const refused = held !== undefined && (await second.tryAcquire(request)) === undefined;
+  const waiting = second.waitAcquire(request, AbortSignal.timeout(PATIENCE_MS)).catch(() => undefined);
+  await held?.release();
+  const next: Lease | undefined = await waiting;
+  const grows = next?.token !== undefined && held?.token !== undefined && next.token > held.token;
+  await next?.release();
+  return [
+    {
+      check: "excludes",
+      ok: refused,
+      details: refused
+        ? "while one client holds a lock, another one does not get it"
+        : "two clients had one lock at the same time",
+    },
+    {
+      check: "freed by release",
+      ok: next !== undefined,
+      details: next
+        ? "who waits gets a lock that is given back"
+        : `who waits did not get a lock that was given back, in ${PATIENCE_MS / 1000} s`,
+    },
+    {
+      check: "tokens grow",
+      ok: grows,
+      details: grows
+        ? `the second holder's token, ${next!.token}, is larger than the first one's`
+        : "the second holder's token is not larger than the first one's",
+    },
+  ];
+}
+
+/** A run whose wrapper is killed: its command is stopped, and the lock is free when the lease has ended. */
+async function afterKill(store: Store, url: string, { name }: Request): Promise<Check> {
+  const run = Bun.spawn([...ourselves(), "run", "--quiet", "--ttl", TTL, name, "--", "cat"], {
+    env: { ...process.env, EXCLUSIVE_STORE: url }, // not as an argument, which others could see
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "ignore",
+  });
+  run.stdin.write("held\n");
+  run.stdin.flush();
+  const { value } = await run.stdout.getReader().read();
+  const held = value !== undefined && (await store.status(name)).state === "held";
+  run.kill("SIGKILL");
+  await run.exited;
+  const killed = performance.now();
+  let free = false;
+  while (held && !free && performance.now() < killed + PATIENCE_MS) {
+    free = (await store.status(name)).state === "free";
+    if (!free) await pause(50);
+  }
+  const seconds = ((performance.now() - killed) / 1000).toFixed(1);
+  return {
+    check: "freed by kill",
+    ok: free,
+    details: free
+      ? `the lock of a killed process was free after ${seconds} s (its lease was ${TTL})`
+      : `a killed process keeps the lock '${printable(name)}'`,
+  };
+}

@@ -1,0 +1,85 @@
+/** Locks as a table for people. */
+import { printable } from "../../errors.ts";
+import type { Holder } from "../../holder.ts";
+import type { LockStatus } from "../../store/store.ts";
+import { shortened } from "./describe-holder.ts";
+import { spoken } from "./print.ts";
+
+const COLUMNS = ["NAME", "STATE", "PID", "USER", "HELD FOR", "WAITING", "LABEL", "COMMAND"] as const;
+
+/** No cell but the last is wider. */
+const CELL_MAX = 40;
+
+const COLOR = {
+  held: "\x1b[33m",
+  shared: "\x1b[36m",
+  free: "\x1b[32m",
+  unknown: "\x1b[31m",
+  head: "\x1b[1m",
+};
+const PLAIN = "\x1b[0m";
+
+export interface TableOptions {
+  /** Colours, unless `NO_COLOR` (no-color.org) is set. */
+  color?: boolean;
+  /** Cut lines to so many columns. */
+  width?: number;
+}
+
+/** One line a lock, below one of headings; each ends with a newline. */
+export function table(locks: readonly LockStatus[], { color = false, width }: TableOptions = {}): string {
+  const now = Date.now();
+  const rows = locks.map((lock) => cells(lock, now));
+  const used = COLUMNS.map((_, i) => i < 3 || rows.some((row) => row[i] !== ""));
+  const widths = COLUMNS.map((heading, i) =>
+    rows.reduce((most, row) => Math.max(most, Bun.stringWidth(row[i]!)), heading.length),
+  );
+  const colors = color && !process.env.NO_COLOR;
+  return [COLUMNS as readonly string[], ...rows]
+    .map((row, n) => {
+      const padded = row.map((cell, i) => cell + " ".repeat(widths[i]! - Bun.stringWidth(cell)));
+      const line = cut(
+        padded
+          .filter((_, i) => used[i])
+          .join("  ")
+          .trimEnd(),
+        width,
+      );
+      if (!colors) return `${line}\n`;
+      if (n === 0) return `${COLOR.head}${line}${PLAIN}\n`;
+      return `${painted(line, padded[0]!.length + 2, row[1] as keyof typeof COLOR)}\n`;
+    })
+    .join("");
+}
+
+function painted(line: string, at: number, state: keyof typeof COLOR): string {
+  const end = at + state.length;
+  return `${line.slice(0, at)}${COLOR[state]}${line.slice(at, end)}${PLAIN}${line.slice(end)}`;
+}
+
+function cells({ name, state, holder, others = [], waiters }: LockStatus, now: number): string[] {
+  const since = holder?.acquiredAt && new Date(holder.acquiredAt).getTime();
+  return [
+    cut(printable(name), CELL_MAX),
+    state === "held" && holder?.mode === "shared" ? "shared" : state,
+    pidCell(holder) + (others.length > 0 ? ` +${others.length}` : ""),
+    cut(printable(holder?.user ?? ""), CELL_MAX),
+    since === undefined ? "" : spoken(now - since),
+    waiters ? String(waiters) : "",
+    cut(printable(holder?.label ?? ""), CELL_MAX),
+    shortened(holder?.commandLine ?? ""),
+  ];
+}
+
+/** The holder's pid, with its host where it is not a process that can be seen from here. */
+function pidCell(holder: Holder | undefined): string {
+  if (holder?.pid === undefined) return "";
+  const { pid, alive, host, commandPid } = holder;
+  if (alive === undefined && host !== undefined) return cut(`${pid}@${printable(host)}`, CELL_MAX);
+  return String(alive === false ? (commandPid ?? pid) : pid);
+}
+
+/** The text's beginning, with an ellipsis where it is wider than so many columns. */
+function cut(text: string, width = Number.POSITIVE_INFINITY): string {
+  return Bun.stringWidth(text) <= width ? text : `${Bun.sliceAnsi(text, 0, width - 1)}…`;
+}

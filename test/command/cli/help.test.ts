@@ -1,0 +1,74 @@
+import { describe, expect, test } from "bun:test";
+import { parseOptions } from "../../../src/command/cli/options.ts";
+import { COMMANDS } from "../../../src/command/commands.ts";
+import { exclusive, TempDir } from "../../support/support.ts";
+
+const names = Object.keys(COMMANDS);
+
+// The front that is flock(1) has the help page of flock(1).
+describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
+  const page = () => exclusive([name, "--help"]);
+
+  test("one screen of 80 by 24, on stdout, with status 0", async () => {
+    const { stdout, stderr, status } = await page();
+    expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines.length).toBeLessThanOrEqual(24);
+    expect(lines.filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test("examples first, then how it is called, then each option", async () => {
+    const { stdout } = await page();
+    const { options } = await COMMANDS[name]!.load();
+    const places = [`exclusive ${COMMANDS[name]!.examples[0]![0]}`, `Usage: exclusive ${name}`].map((text) =>
+      stdout.indexOf(text),
+    );
+    expect(places).toEqual(places.toSorted((a, b) => a - b));
+    expect(places[0]).toBeGreaterThan(0);
+    for (const [long, { short }] of Object.entries(options)) {
+      expect(stdout).toContain(`--${long}`);
+      if (short) expect(stdout).toContain(`-${short}, --${long}`);
+    }
+  });
+
+  test("its examples have no option that it has not", async () => {
+    const { options } = await COMMANDS[name]!.load();
+    for (const [line] of COMMANDS[name]!.examples) {
+      const [command, ...args] = line.split(/ [|>] | && /)[0]!.split(" ");
+      expect(command).toBe(name);
+      parseOptions(args, options, name !== "run");
+    }
+  });
+
+  test("-h and `help` say the same", async () => {
+    const { stdout } = await page();
+    expect((await exclusive(["help", name])).stdout).toBe(stdout);
+    expect((await exclusive([name, "-h"])).stdout).toBe(stdout);
+  });
+});
+
+test("the program's own page names every command", async () => {
+  const { stdout, status } = await exclusive(["--help"]);
+  expect(status).toBe(0);
+  for (const name of names)
+    expect(stdout).toMatch(new RegExp(`^  ${name} +${RegExp.escape(COMMANDS[name]!.summary)}$`, "m"));
+  expect(stdout.split("\n").length).toBeLessThanOrEqual(25);
+  for (const args of [["-h"], ["help"], ["help", "help"]])
+    expect((await exclusive(args)).stdout).toBe(stdout);
+});
+
+test("help flock is what flock --help is", async () => {
+  const { stdout, status } = await exclusive(["help", "flock"]);
+  expect(status).toBe(0);
+  expect(stdout).toBe((await exclusive(["flock", "--help"])).stdout);
+});
+
+test("behind NAME, --help is the command's", async () => {
+  using dir = new TempDir();
+  for (const dashes of [[], ["--"]]) {
+    const shown = await exclusive(["run", "job", ...dashes, "sh", "-c", 'echo "$1"', "sh", "--help"], {
+      dir,
+    });
+    expect(shown).toMatchObject({ status: 0, stdout: "--help\n" });
+  }
+});

@@ -1,0 +1,342 @@
+/** The commands with a store: one real redis-server for all of them. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from "node:fs";
+import { certificate, hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
+import { alive, binary, command, exclusive, Process, start, TempDir, until } from "../support/support.ts";
+
+setDefaultTimeout(60_000);
+
+const PASSWORD = "geheim/ß@:%";
+
+describe.if(hasRedis())("with a store", () => {
+  let server: RedisServer;
+  let url: string;
+  const env = () => ({ EXCLUSIVE_STORE: url });
+  const run = (args: string[]) => exclusive(["run", "--ttl", "2s", ...args], { env: env() });
+  const hold = async (name: string, ...options: string[]) => {
+    const holder = start(
+      ["run", "--ttl", "2s", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 60"],
+      {
+        env: env(),
+      },
+    );
+    await holder.says("begun");
+    return holder;
+  };
+
+  beforeAll(async () => {
+    server = await startRedis({ args: ["--requirepass", PASSWORD] });
+    url = `redis://default:${encodeURIComponent(PASSWORD)}@127.0.0.1:${server.port}/3`;
+    const { status, stderr } = await run(["first", "--", "true"]);
+    expect(status).toBe(0);
+    expect(stderr).toContain("waiting 2 s"); // a fresh server may have forgotten a lock
+  });
+  afterAll(async () => {
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  test("the command's status, output, input and environment are its own, and it sees its token", async () => {
+    const script = 'read line; echo "$line $EXCLUSIVE_NAME $EXCLUSIVE_LOCKFILE $EXCLUSIVE_TOKEN"; exit 3';
+    const { stdout, stderr, status } = await exclusive(
+      ["run", "--ttl", "2s", "a b", "--", "sh", "-c", script],
+      {
+        env: env(),
+        stdin: "hello\n",
+      },
+    );
+    expect(stdout).toMatch(new RegExp(`^hello a b redis://default@127.0.0.1:${server.port}/3 \\d+\\n$`));
+    expect({ stderr, status }).toEqual({ stderr: "", status: 3 });
+  });
+
+  test("the command inherits no descriptor and no signal mask of ours", async () => {
+    const look = ["sh", "-c", "ls /proc/self/fd; exec grep -E 'Sig(Blk|Ign)' /proc/self/status"];
+    const plain = await command(look);
+    const { stdout } = await run(["fds", "--", ...look]);
+    expect(stdout).toBe(plain.stdout);
+  });
+
+  test("held: 75, skip: 0, and a wait with a time limit", async () => {
+    await using holder = await hold("held", "--label", "the label");
+    const refused = await run(["held", "--", "echo", "no"]);
+    expect(refused).toMatchObject({ status: 75, stdout: "" });
+    expect(refused.stderr).toContain(`'held' is held by pid ${holder.pid}`);
+    expect(await run(["--if-held", "skip", "held", "--", "echo", "no"])).toMatchObject({
+      status: 0,
+      stdout: "",
+    });
+    expect(await run(["-t", "200ms", "held", "--", "echo", "no"])).toMatchObject({ status: 75, stdout: "" });
+  });
+
+  test("who waits runs as soon as the lock is given back", async () => {
+    await using holder = await hold("next");
+    await using next = start(["run", "--ttl", "2s", "--wait", "next", "--", "echo", "mine"], { env: env() });
+    await until(() => next.stderr.includes("waiting for 'next'"), "the waiter's line");
+    expect(next.stdout).toBe("");
+    holder.kill("SIGTERM");
+    expect(await next.result).toMatchObject({ status: 0, stdout: "mine\n" });
+    expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
+  });
+
+  test("the program may be replaced, by an update, while it waits", async () => {
+    using dir = new TempDir();
+    const program = dir.file("exclusive");
+    copyFileSync(binary, program);
+    await using holder = await hold("updated");
+    const args = ["run", "--ttl", "2s", "--wait", "updated", "--", "echo", "ran"];
+    await using next = new Process([program, ...args], { env: env() });
+    await until(() => next.stderr.includes("waiting for 'updated'"), "the waiter's line");
+    writeFileSync(dir.file("new"), "#!/bin/sh\nexit 3\n", { mode: 0o755 });
+    renameSync(dir.file("new"), program);
+    holder.kill();
+    expect(await next.result).toMatchObject({ status: 0, stdout: "ran\n" });
+  });
+
+  test("shared, slots, coalesce and replace", async () => {
+    await using _reader = await hold("readers", "--shared");
+    expect((await run(["--shared", "readers", "--", "true"])).status).toBe(0);
+    expect((await run(["readers", "--", "true"])).status).toBe(75);
+
+    await using _one = await hold("slots", "--slots", "2");
+    await using _two = await hold("slots", "--slots", "2");
+    expect((await run(["--slots", "2", "slots", "--", "true"])).status).toBe(75);
+
+    await using old = await hold("replaced");
+    expect(await run(["--if-held", "replace", "replaced", "--", "echo", "new"])).toMatchObject({ status: 0 });
+    expect((await old.result).signal).toBe("SIGTERM");
+
+    await using running = await hold("merged");
+    await using waiting = start(
+      ["run", "--ttl", "2s", "--if-held", "coalesce", "merged", "--", "echo", "ran"],
+      {
+        env: env(),
+      },
+    );
+    await until(() => waiting.stderr.includes("waiting"), "the one that waits");
+    expect(await run(["--if-held", "coalesce", "merged", "--", "echo", "no"])).toMatchObject({
+      status: 0,
+      stdout: "",
+    });
+    running.kill();
+    expect(await waiting.result).toMatchObject({ status: 0, stdout: "ran\n" });
+  });
+
+  test("status, list, wait and stop", async () => {
+    await using holder = await hold("seen", "--label", "a label");
+    const one = await exclusive(["status", "seen"], { env: env() });
+    expect(one.status).toBe(0);
+    expect(one.stdout).toMatch(
+      new RegExp(`^'seen' is held by pid ${holder.pid} for \\d+s \\(a label\\): sleep 60\\n$`),
+    );
+    const list = await exclusive(["list", "--json"], { env: env() });
+    const found = JSON.parse(list.stdout).find(({ name }: { name: string }) => name === "seen");
+    expect(found).toMatchObject({
+      state: "held",
+      holder: { pid: holder.pid, label: "a label", mode: "exclusive" },
+    });
+    expect(found.holder.token).toMatch(/^\d+$/);
+    expect((await exclusive(["wait", "-t", "100ms", "seen"], { env: env() })).status).toBe(75);
+    await using waiting = start(["wait", "seen"], { env: env() });
+    const stopped = await exclusive(["stop", "seen"], { env: env() });
+    expect({ ...stopped, stderr: "" }).toMatchObject({ status: 0 });
+    expect((await holder.result).signal).toBe("SIGTERM");
+    expect((await waiting.result).status).toBe(0);
+    expect((await exclusive(["status", "seen"], { env: env() })).status).toBe(1);
+  });
+
+  test("doctor finds that locks work", async () => {
+    const { stdout, status } = await exclusive(["doctor", "--store", url]);
+    expect(stdout).toContain("locks work here");
+    expect(stdout.match(/^yes /gm)).toHaveLength(4);
+    expect(status).toBe(0);
+  });
+
+  test("the password is shown nowhere: not in messages, lists, titles or the command's environment of ours", async () => {
+    const secrets = [PASSWORD, encodeURIComponent(PASSWORD)];
+    using dir = new TempDir();
+    writeFileSync(dir.file("url"), `${url}\n`);
+    const shown: string[] = [];
+    const collect = ({ stdout, stderr }: { stdout: string; stderr: string }) => shown.push(stdout, stderr);
+    await using holder = start(
+      [
+        "run",
+        "-v",
+        "--store-file",
+        dir.file("url"),
+        "--ttl",
+        "2s",
+        "quiet",
+        "--",
+        "sh",
+        "-c",
+        "echo begun; sleep 60",
+      ],
+      {},
+    );
+    await holder.says("begun");
+    const family = (await command(["ps", "-eo", "pid,ppid,args", "--no-headers"])).stdout
+      .split("\n")
+      .filter((line) => line.trim().split(/\s+/, 2).includes(String(holder.pid)));
+    expect(family.length).toBe(3); // wrapper, guardian, command
+    shown.push(...family);
+    collect(await exclusive(["list", "--json"], { env: env() }));
+    collect(await exclusive(["run", "-v", "--log-format", "json", "quiet", "--", "true"], { env: env() }));
+    collect(await exclusive(["status", "quiet", "--store", url.replace(/.$/, "x")]));
+    collect(await exclusive(["status", "quiet", "--store", url.replace(`:${server.port}`, ":1")]));
+    const wrong = await exclusive(["status", "quiet", "--store", url.replace("default", "nobody")]);
+    expect(wrong.status).toBe(69);
+    collect(wrong);
+    holder.kill();
+    collect(await holder.result);
+    for (const text of shown) for (const secret of secrets) expect(text).not.toContain(secret);
+  });
+
+  test("wrong usage is 64, and a server that is not there 69", async () => {
+    for (const wrong of [
+      ["run", "--store", url, "--dir", "/tmp", "x", "--", "true"],
+      ["run", "--store", url, "--keep", "x", "--", "true"],
+      ["run", "--store", url, "--file", "/tmp", "x", "--", "true"],
+      ["run", "--store", url, "--exec", "x", "--", "true"],
+      ["run", "--store", url, "--store-file", "/dev/null", "x", "--", "true"],
+      ["run", "--store", "mysql://host", "x", "--", "true"],
+      ["run", "--store", url, "--ttl", "10ms", "x", "--", "true"],
+      ["run", "--store-file", "/nowhere/\x1b[31mat/all", "x", "--", "true"],
+      ["run", "--store", "redis://127.0.0.1/name", "x", "--", "true"],
+    ]) {
+      const { status, stderr, stdout } = await exclusive(wrong);
+      expect({ wrong, status, stdout }).toEqual({ wrong, status: 64, stdout: "" });
+      expect(stderr).toMatch(/^exclusive: /);
+      expect(stderr).not.toContain("\x1b");
+    }
+    const away = await exclusive(["run", "--store", "redis://127.0.0.1:1", "x", "--", "true"]);
+    expect(away).toMatchObject({ status: 69, stderr: "exclusive: redis://127.0.0.1:1: no connection\n" });
+    expect((await run(["x", "--", "/nowhere/command"])).status).toBe(127);
+    expect((await run(["x", "--", "/"])).status).toBe(126);
+    expect((await run(["x", "--", "true"])).status).toBe(0); // and it was given back
+  });
+
+  test("--dir on the command line means a file, whatever EXCLUSIVE_STORE says", async () => {
+    using dir = new TempDir();
+    const { stdout } = await run([
+      "--dir",
+      dir.path,
+      "local",
+      "--",
+      "sh",
+      "-c",
+      'echo "$EXCLUSIVE_LOCKFILE"',
+    ]).catch(() => ({ stdout: "" }));
+    expect(stdout).toBe(`${dir.file("exclusive_local.lock")}\n`);
+  });
+
+  test("each signal reaches the command, and the wrapper ends as it ends", async () => {
+    for (const signal of ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"] as const) {
+      const script = `trap 'echo got; exit 9' ${signal.slice(3)}; echo begun; while :; do sleep 0.02; done`;
+      await using holder = start(["run", "signals", "--", "bash", "-c", script], { env: env() });
+      await holder.says("begun");
+      holder.kill(signal);
+      expect(await holder.result).toMatchObject({ status: 9, stdout: "begun\ngot\n" });
+    }
+  });
+
+  test("what the command leaves behind does not keep the lock, and the guardian is gone", async () => {
+    const { stdout } = await run(["daemon", "--", "sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & echo $!"]);
+    const left = Number(stdout);
+    expect(alive(left)).toBe(true);
+    process.kill(left);
+    expect((await exclusive(["status", "daemon"], { env: env() })).status).toBe(1);
+    const ours = readdirSync("/proc").filter((pid) => {
+      try {
+        return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian");
+      } catch {
+        return false;
+      }
+    });
+    // Other tests may run guardians of their own: none of them is one of this server's.
+    const port = `:${server.port.toString(16).toUpperCase().padStart(4, "0")} `;
+    const connected = ours.filter((pid) => {
+      try {
+        const sockets = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+        const lines = readFileSync(`/proc/${pid}/net/tcp`, "utf8").split("\n");
+        const inodes = lines.filter((line) => line.includes(port)).map((line) => line.trim().split(/\s+/)[9]);
+        return inodes.some((inode) => sockets.includes(`socket:[${inode}]`));
+      } catch {
+        return false;
+      }
+    });
+    expect(connected).toEqual([]);
+  });
+
+  test("the file path loads nothing of a store and opens no connection", async () => {
+    using dir = new TempDir();
+    const trace = dir.file("trace");
+    const args = ["run", "--dir", dir.path, "x", "--", "true"];
+    const { status } = await command([
+      "strace",
+      "-f",
+      "-o",
+      trace,
+      "-e",
+      "trace=socket,connect",
+      "dist/exclusive",
+      ...args,
+    ]);
+    expect(status).toBe(0);
+    expect(readFileSync(trace, "utf8")).not.toMatch(/socket\(AF_INET|connect\(/);
+  });
+});
+
+describe.if(hasRedis())("Redis with TLS and users", () => {
+  test("rediss://, an ACL user with the rights that docs/stores.md names, and the certificate", async () => {
+    using dir = new TempDir();
+    const { cert, key } = await certificate(dir);
+    await using server = await startRedis();
+    const tls = server.port;
+    await server.stop();
+    await using secure = await startRedis({
+      args: [
+        "--tls-port",
+        String(tls),
+        "--tls-cert-file",
+        cert,
+        "--tls-key-file",
+        key,
+        "--tls-auth-clients",
+        "no",
+      ],
+    });
+    const rights = [
+      "on",
+      ">pw",
+      "~exclusive:*",
+      "&exclusive:*",
+      "+@connection",
+      "+@scripting",
+      "+@read",
+      "+@write",
+    ];
+    await secure.cli("ACL", "SETUSER", "worker", ...rights, "+@pubsub", "+info", "+time", "+scan");
+    const url = `rediss://worker:pw@127.0.0.1:${tls}/2?cacert=${cert}`;
+    const { stdout, stderr, status } = await exclusive([
+      "run",
+      "-v",
+      "--ttl",
+      "3s",
+      "--store",
+      url,
+      "x",
+      "--",
+      "echo",
+      "ok",
+    ]);
+    expect({ stdout, status }).toEqual({ stdout: "ok\n", status: 0 });
+    expect(stderr).toContain(`(rediss://worker@127.0.0.1:${tls}/2, token`);
+    expect(await secure.cli("-n", "2", "EXISTS", "exclusive:memory")).toBe("1");
+    expect((await exclusive(["list", "--store", url])).status).toBe(0);
+    const untrusted = await exclusive(["status", "x", "--store", url.replace(/\?.*/, "")]);
+    expect(untrusted.status).toBe(69);
+    await secure.cli("ACL", "SETUSER", "worker", "-info");
+    const refused = await exclusive(["run", "--store", url, "x", "--", "true"]);
+    expect(refused.status).toBe(69);
+    expect(refused.stderr).toContain("docs/stores.md says what it needs");
+  });
+});

@@ -1,0 +1,49 @@
+import { expect, test } from "bun:test";
+import { Lock } from "../src/index.ts";
+import { startScript, TempDir } from "./support/support.ts";
+
+const code = `{ using _ = new Lock({ name: "t" }).acquireSync(); } await (await new Lock({ name: "u" }).acquire()).release();`;
+
+test("nothing is said by default, and consola is not even loaded", async () => {
+  using dir = new TempDir();
+  const loaded = `console.log(Object.keys(require.cache).some((file) => file.includes("consola")));`;
+  const script = startScript(code + loaded, dir, { env: { EXCLUSIVE_LOG: undefined } });
+  expect(await script.result).toMatchObject({ status: 0, stdout: "false\n", stderr: "" });
+});
+
+test("EXCLUSIVE_LOG=info shows each acquire and release, on stderr", async () => {
+  using dir = new TempDir();
+  const { stdout, stderr } = await startScript(code, dir, { env: { EXCLUSIVE_LOG: "info" } }).result;
+  expect(stdout).toBe("");
+  const lines = stderr.trimEnd().split("\n");
+  expect(lines).toHaveLength(4);
+  for (const [i, [what, name]] of [
+    ["acquired", "t"],
+    ["released", "t"],
+    ["acquired", "u"],
+    ["released", "u"],
+  ].entries()) {
+    expect(lines[i]).toContain("exclusive");
+    expect(lines[i]).toContain(`${what} '${name}' (${dir.file(`exclusive_${name}.lock`)})`);
+  }
+});
+
+test.each(["silent", "error", "warn"])("EXCLUSIVE_LOG=%s does not", async (level) => {
+  using dir = new TempDir();
+  expect(await startScript(code, dir, { env: { EXCLUSIVE_LOG: level } }).result).toMatchObject({
+    stderr: "",
+  });
+});
+
+test("a logger of the program's own is told, and nobody is told of a refusal", () => {
+  using dir = new TempDir();
+  const said: string[] = [];
+  const logger = { info: (message: string) => said.push(message) };
+  const options = { name: "t\n", dir: dir.path, logger };
+  const lock = new Lock(options).acquireSync();
+  expect(() => new Lock(options).acquireSync()).toThrow();
+  lock.releaseSync();
+  lock.releaseSync();
+  const place = dir.file("exclusive_t%0A.lock");
+  expect(said).toEqual([`acquired 't\\x0a' (${place})`, `released 't\\x0a' (${place})`]);
+});

@@ -1,0 +1,81 @@
+/** Many processes that contend for one lock of a store, some of which are killed. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { TempDir } from "../support/support.ts";
+import { checkFile, Scene, type Verdict } from "../torture/checker.ts";
+import { Random } from "../torture/random.ts";
+
+export const LOCK = "contended";
+/** The tokens, in the order in which their holders were inside. */
+export const tokenLog = (scene: Scene): string => `${scene.dir}/tokens`;
+
+export interface Contest {
+  url: string;
+  ttl: string;
+  processes: number;
+  milliseconds: number;
+  /** Mean time between kills. */
+  killEvery: number;
+}
+
+export interface Result extends Verdict {
+  tokens: bigint[];
+  kills: number;
+  /** Processes that ended as they may not. */
+  failures: string[];
+}
+
+interface Contender {
+  id: string;
+  child: Bun.Subprocess<"ignore", "ignore", "pipe">;
+  killed: boolean;
+}
+
+/** Lets them contend, and judges by their own log. */
+export async function contend({ url, ttl, processes, milliseconds, killEvery }: Contest): Promise<Result> {
+  using temp = new TempDir();
+  const scene = new Scene(temp.file("scene"));
+  writeFileSync(tokenLog(scene), "");
+  const record = scene.recorder();
+  const random = new Random(crypto.getRandomValues(new Uint32Array(1))[0]!);
+  const contenders = new Set<Contender>();
+  const failures: string[] = [];
+  let count = 0;
+  let kills = 0;
+
+  const start = () => {
+    const id = `contender${count++}`;
+    const args = [scene.dir, url, ttl, id, String(random.below(2 ** 31))];
+    const child = Bun.spawn([process.execPath, `${import.meta.dir}/contention.worker.ts`, ...args], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const contender = { id, child, killed: false };
+    contenders.add(contender);
+    const said = new Response(child.stderr).text();
+    child.exited.then(async (status) => {
+      contenders.delete(contender);
+      if (!contender.killed && status !== 0) failures.push(`${id}: ${status}: ${await said}`);
+    });
+  };
+  try {
+    const end = performance.now() + milliseconds;
+    let nextKill = performance.now() + killEvery;
+    while (performance.now() < end) {
+      while (contenders.size < processes) start();
+      await Bun.sleep(10);
+      if (performance.now() < nextKill) continue;
+      nextKill = performance.now() + 2 * random.next() * killEvery;
+      const victim = random.pick([...contenders].filter(({ killed }) => !killed));
+      if (victim === undefined) continue;
+      record.kill(victim.id);
+      victim.killed = true;
+      victim.child.kill("SIGKILL");
+      kills++;
+    }
+    writeFileSync(`${scene.dir}/stop`, "");
+    await Promise.all([...contenders].map(({ child }) => child.exited));
+    const tokens = readFileSync(tokenLog(scene), "utf8").split("\n").filter(Boolean).map(BigInt);
+    return { ...checkFile(scene), tokens, kills, failures };
+  } finally {
+    for (const { child } of contenders) child.kill("SIGKILL");
+  }
+}

@@ -1,5 +1,0 @@
-/** The suite of every store, against a real etcd. */
-import { hasEtcd, startEtcd } from "../servers.ts";
-import { storeSuite } from "./suite.ts";
-
-if (hasEtcd()) storeSuite("etcd", () => startEtcd(), { remote: true });

@@ -1,5 +1,0 @@
-/** The suite of every store, against a real PostgreSQL. */
-import { hasPostgres, startPostgres } from "../servers.ts";
-import { storeSuite } from "./suite.ts";
-
-if (hasPostgres()) storeSuite("postgres", () => startPostgres(), { remote: true, shared: true });

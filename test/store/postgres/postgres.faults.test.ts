@@ -1,0 +1,72 @@
+/** The faults of every store, and those of PostgreSQL alone. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { hasPostgres, type PostgresServer, startPostgres } from "../../support/servers.ts";
+import { alive, start, until } from "../../support/support.ts";
+import { faultSuite, scene } from "../faults.ts";
+
+setDefaultTimeout(90_000);
+
+const terminate = (which: string) =>
+  `SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND ${which}`;
+
+const waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+
+if (hasPostgres()) {
+  faultSuite("postgres", {
+    start: () => startPostgres(),
+    takeAway: async (server) => {
+      await (server as PostgresServer).admin(terminate("application_name = 'exclusive work'"));
+    },
+    connectionIsLock: true,
+  });
+
+  test("the sessions of main lock and witness are ended at once: who waits begins when the old command is gone", async () => {
+    await using server = await startPostgres();
+    await using at = scene(server);
+    const holder = at.run(at.far, 600);
+    const first = await at.log.begun(1, () => holder.stderr);
+    const next = at.run(at.near, 0, "--wait", "--verbose");
+    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    await server.admin(terminate("true"));
+    await at.log.begun(2, () => next.stderr);
+    expect(alive(first.pid)).toBe(false);
+    at.log.check();
+    const { status, stderr } = await holder.result;
+    expect(stderr).toContain("terminating connection due to administrator command");
+    expect(status).toBe(70);
+  });
+
+  test("they are ended at once, nobody waits, the command does not heed SIGTERM: who comes just then begins when it is gone", async () => {
+    await using server = await startPostgres();
+    await using at = scene(server);
+    const stubborn = ["bash", "-c", 'trap "" TERM; exec "$@"', "bash", ...at.log.command(600)];
+    const env = { EXCLUSIVE_STORE: at.near };
+    await using holder = start(["run", "--ttl", "3s", "work", "--", ...stubborn], { env });
+    const first = await at.log.begun(1, () => holder.stderr);
+    await server.admin(terminate("true"));
+    const next = at.run(at.near, 0, "--wait");
+    await at.log.begun(2, () => next.stderr);
+    expect(alive(first.pid)).toBe(false);
+    at.log.check();
+    expect((await holder.result).status).toBe(70);
+  });
+
+  test("one process of the server crashes: all sessions end, the server forgets, and nobody works beside another", async () => {
+    await using server = await startPostgres();
+    await using at = scene(server);
+    const holder = at.run(at.far, 600);
+    const first = await at.log.begun(1, () => holder.stderr);
+    const waiting = at.run(at.near, 0, "--wait");
+    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    const [{ pid }] = (await server.admin(
+      "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'",
+    )) as [{ pid: number }];
+    process.kill(pid, "SIGKILL");
+    const second = await at.log.begun(2, () => waiting.stderr);
+    expect(alive(first.pid)).toBe(false);
+    expect(second.token).toBeGreaterThan(first.token);
+    at.log.check();
+    expect((await holder.result).status).toBe(70);
+    expect((await waiting.result).status).toBe(0);
+  });
+}

@@ -1,0 +1,111 @@
+/** The faults of every store, and those of Redis alone. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { hasRedis, type RedisServer, startRedis } from "../../support/servers.ts";
+import { alive, exclusive } from "../../support/support.ts";
+import { faultSuite, scene, waits } from "../faults.ts";
+
+setDefaultTimeout(90_000);
+
+if (hasRedis()) {
+  faultSuite("redis", {
+    start: () => startRedis(),
+    takeAway: async (server) => {
+      await (server as RedisServer).cli("DEL", "exclusive:lock:work");
+    },
+  });
+
+  test("a key that somebody has made to stay: who waits does not ask all the time", async () => {
+    await using server = await startRedis();
+    await server.cli("SET", "exclusive:lock:work", "somebody");
+    const late = await exclusive(["run", "--store", server.url, "-t", "1", "work", "true"]);
+    expect(late.status).toBe(75);
+    const calls = /cmdstat_eval:calls=(\d+)/.exec(await server.cli("INFO", "commandstats"))?.[1];
+    expect(Number(calls)).toBeGreaterThan(0);
+    expect(Number(calls)).toBeLessThan(20);
+  });
+
+  test("FLUSHALL: the next one waits for a lease, and the old one is gone by then", async () => {
+    await using server = await startRedis();
+    await using at = scene(server);
+    const holder = at.run(at.far, 600);
+    const first = await at.log.begun(1, () => holder.stderr);
+    await server.cli("FLUSHALL");
+    const next = at.run(at.near, 0, "--wait");
+    const second = await at.log.begun(2, () => next.stderr);
+    expect(alive(first.pid)).toBe(false);
+    expect(second.token).toBeGreaterThan(first.token); // a counter that was deleted with the rest would start at 1
+    expect(next.stderr).toContain("may have forgotten a lock");
+    at.log.check();
+    const { status, stderr } = await holder.result;
+    expect({ status, lost: stderr.includes("the store does not have it any more") }).toEqual({
+      status: 70,
+      lost: true,
+    });
+  });
+
+  test("FLUSHALL while the holder is cut off: it stops by its own clock before the next one begins", async () => {
+    await using server = await startRedis();
+    await using at = scene(server);
+    const holder = at.run(at.far, 600);
+    const first = await at.log.begun(1, () => holder.stderr);
+    at.proxy.hold("both");
+    await server.cli("FLUSHALL");
+    const next = at.run(at.near, 0, "--wait");
+    await at.log.begun(2, () => next.stderr);
+    expect(alive(first.pid)).toBe(false);
+    at.log.check();
+    expect((await holder.result).status).toBe(70);
+  });
+
+  test("a server with persistence that is killed and started again still knows the holder, who goes on", async () => {
+    await using server = await startRedis({ persistent: true });
+    await using at = scene(server);
+    const holder = at.run(at.far, 4);
+    const first = await at.log.begun(1, () => holder.stderr);
+    await server.kill();
+    await server.start();
+    const next = at.run(at.near, 0, "--wait");
+    const second = await at.log.begun(2, () => next.stderr);
+    expect((await holder.result).status).toBe(0);
+    expect(second.token).toBeGreaterThan(first.token);
+    at.log.check();
+  });
+
+  test("CLIENT KILL: connections are made anew, for the holder and for who waits", async () => {
+    await using server = await startRedis();
+    await using at = scene(server);
+    const holder = at.run(at.far, 4);
+    await at.log.begun(1, () => holder.stderr);
+    const next = at.run(at.near, 0, "--wait");
+    await waits(next);
+    for (let i = 0; i < 5; i++) {
+      await Bun.sleep(200);
+      await server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await server.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    }
+    expect((await holder.result).status).toBe(0);
+    expect((await next.result).status).toBe(0);
+    at.log.check();
+  });
+
+  test("who waits asks a handful of times, not again and again", async () => {
+    await using server = await startRedis();
+    await using at = scene(server);
+    const holder = at.run(at.near, 600);
+    await at.log.begun(1, () => holder.stderr);
+    const next = at.run(at.near, 0, "--wait", "--quiet");
+    const acquires = async () => (await server.cli("CLIENT", "LIST", "TYPE", "pubsub")).includes("sub=");
+    while (!(await acquires())) await Bun.sleep(20);
+    await server.cli("CONFIG", "RESETSTAT");
+    const seconds = Number(process.env.STORE_WAITING_SECONDS ?? 5);
+    await Bun.sleep(seconds * 1000);
+    const stats = await server.cli("INFO", "commandstats");
+    const calls = (command: string) =>
+      Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
+    // Two renewals in each lease of the holder's two locks and a bit, and one question of the waiter's when a lease ends.
+    const leases = (seconds * 1000) / at.ttl;
+    expect(calls("eval")).toBeLessThanOrEqual(Math.ceil(leases * 3 * 2 + leases + 4));
+    holder.kill();
+    expect((await next.result).status).toBe(0);
+  });
+}

@@ -1,0 +1,245 @@
+/** What tests of more than one file need: a lock directory, processes, and waiting for a condition. */
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export const root = join(import.meta.dir, "../..");
+/** The compiled binary: `npm test` builds it first. */
+export const binary = join(root, "dist/exclusive");
+/** The library's entry, for scripts that tests write. */
+export const library = join(root, "src/index.ts");
+
+/** A directory of its own for one test, gone when it ends. */
+export class TempDir implements Disposable {
+  readonly path = mkdtempSync(join(tmpdir(), "exclusive-test-"));
+  file(name: string): string {
+    return join(this.path, name);
+  }
+  list(): string[] {
+    return readdirSync(this.path).sort();
+  }
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+export interface Result {
+  status: number | null;
+  /** Name of the signal that ended it. */
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface StartOptions {
+  /** The lock directory: `EXCLUSIVE_DIR`. */
+  dir?: TempDir | undefined;
+  env?: Record<string, string | undefined>;
+  cwd?: string;
+  stdin?: string;
+}
+
+/** A process that a test has started. Killed when the test leaves the scope, should it still run. */
+export class Process implements AsyncDisposable {
+  readonly #child: Bun.Subprocess<Blob | "ignore", "pipe", "pipe">;
+  /** What it has written to stdout so far. */
+  stdout = "";
+  stderr = "";
+  readonly result: Promise<Result>;
+
+  constructor(argv: string[], { dir, env, cwd, stdin }: StartOptions = {}) {
+    const child = Bun.spawn(argv, {
+      env: { ...process.env, ...(dir && { EXCLUSIVE_DIR: dir.path }), ...env },
+      cwd: cwd ?? root,
+      stdin: stdin === undefined ? "ignore" : new Blob([stdin]),
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    this.#child = child;
+    const reading = Promise.all([
+      read(child.stdout, (text) => {
+        this.stdout += text;
+      }),
+      read(child.stderr, (text) => {
+        this.stderr += text;
+      }),
+    ]);
+    this.result = (async () => {
+      await child.exited;
+      // A daemon left behind may keep the pipes open: what is there shortly after the end is what there is.
+      await Promise.race([reading, Bun.sleep(500)]);
+      const { exitCode, signalCode } = child;
+      return {
+        status: exitCode,
+        signal: signalCode === null ? null : String(signalCode),
+        stdout: this.stdout,
+        stderr: this.stderr,
+      };
+    })();
+  }
+  get pid(): number {
+    return this.#child.pid;
+  }
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+  kill(signal: NodeJS.Signals = "SIGTERM"): void {
+    this.#child.kill(signal);
+  }
+  /** Waits until it has written this to stdout. */
+  says(text: string): Promise<void> {
+    return until(
+      () => this.stdout.includes(text),
+      `${JSON.stringify(text)} on stdout`,
+      () => this.stderr,
+    );
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.running) {
+      const children = descendants(this.pid); // a wrapper that is killed leaves its command
+      this.kill("SIGKILL");
+      for (const pid of children) sendKill(pid);
+    }
+    await this.#child.exited;
+  }
+}
+
+/** The processes that this one has started, and those that they have. */
+function descendants(ancestor: number): number[] {
+  const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
+  const pairs = stdout
+    .toString()
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number));
+  const below = (parent: number): number[] =>
+    pairs.filter(([, ppid]) => ppid === parent).flatMap(([pid]) => [pid!, ...below(pid!)]);
+  return below(ancestor);
+}
+
+function sendKill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {} // it has ended by itself
+}
+
+async function read(stream: ReadableStream<Uint8Array>, write: (text: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  for await (const chunk of stream) write(decoder.decode(chunk, { stream: true }));
+}
+
+/** Starts `exclusive` with these arguments. */
+export const start = (args: string[], options?: StartOptions): Process =>
+  new Process([binary, ...args], options);
+
+/** Starts a command that holds a lock until it is killed, and waits until it has it. */
+export async function hold(dir: TempDir, name: string, ...options: string[]): Promise<Process> {
+  const holder = start(["run", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 600"], { dir });
+  await holder.says("begun");
+  return holder;
+}
+
+/** The pid that the command itself has: the wrapper's child. */
+export async function commandOf(wrapper: Process): Promise<number> {
+  const { stdout } = await command(["pgrep", "-P", String(wrapper.pid)]);
+  return Number(stdout);
+}
+
+/** Runs `exclusive` to its end. */
+export const exclusive = (args: string[], options?: StartOptions): Promise<Result> =>
+  start(args, options).result;
+
+/** Runs any command to its end. */
+export const command = (argv: string[], options?: StartOptions): Promise<Result> =>
+  new Process(argv, options).result;
+
+/** Starts a script: `code` is put after an import of the whole library. */
+export function startScript(
+  code: string,
+  dir: TempDir,
+  { prefix = [], ...options }: StartOptions & { /** What starts it, as `nohup`. */ prefix?: string[] } = {},
+): Process {
+  const home = new TempDir();
+  const file = home.file("script.ts");
+  writeFileSync(
+    file,
+    `import { Lock, CannotAcquireLock, LockTimeout, LockFileError, exclusive } from ${JSON.stringify(library)};\n${code}`,
+  );
+  const script = new Process([...prefix, process.execPath, file], { dir, ...options });
+  script.result.finally(() => home[Symbol.dispose]()); // `bun test` has no "exit" event to do it at
+  return script;
+}
+
+/** Waits for a condition: however slow the machine, but not for ever. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  context: () => string = () => "",
+): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}. ${context()}`);
+    await Bun.sleep(5);
+  }
+}
+
+/** Is this process alive, and no zombie? */
+export function alive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2)[0] !== "Z";
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Is a program (by name) or a file (by path) there that a test needs and this package does not bring? Without it the
+ * test is skipped, saying what to install; with `CI=true` that is a failure.
+ */
+export function required(program: string, debianPackage: string): boolean {
+  if (program.startsWith("/") ? existsSync(program) : Bun.which(program) !== null) return true;
+  const message = `${program} is missing: apt-get install ${debianPackage}`;
+  if (process.env.CI === "true") throw new Error(message);
+  console.warn(`skipped: ${message}`);
+  return false;
+}
+
+/** The package as an import in this directory finds it, but from the source: `package.test.ts` tests what is packed. */
+export function installPackage(dir: TempDir): void {
+  const installed = dir.file("node_modules/exclusiveprocess");
+  mkdirSync(installed, { recursive: true });
+  symlinkSync(`${root}/src`, `${installed}/src`);
+  writeFileSync(`${installed}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
+}
+
+/** Packs the package as it is published, one test at a time: packing makes `dist/lib` anew. Returns the tarball. */
+export async function packInto(dir: TempDir): Promise<string> {
+  const pack = [process.execPath, "pm", "pack", "--quiet", "--destination", dir.path];
+  const result = await exclusive(["run", "--wait", "--quiet", `pack ${root}`, "--", ...pack]);
+  if (result.status !== 0) throw new Error(`cannot pack: ${result.stderr}`);
+  return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
+}
+
+/** Before a command: runs it in a pid namespace of its own, which ends with it. */
+export const unshare: readonly string[] = [
+  "unshare",
+  ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
+  "--pid",
+  "--fork",
+  "--kill-child",
+  "--mount-proc",
+];
+
+/** Does this machine let us do that? */
+export const canUnshare = (): boolean =>
+  required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;

@@ -1,0 +1,298 @@
+/** Many processes that fight for locks, are stopped, continued and killed, and a file that an outsider deletes. */
+import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
+import { Lock } from "../../src/index.ts";
+import { lineName, slotName } from "../../src/name.ts";
+import * as kernel from "../../src/os/libc.ts";
+import { FileStore } from "../../src/store/file/file-store.ts";
+import { binary, TempDir } from "../support/support.ts";
+import { checkFile, type Recorder, Scene, SECTION } from "./checker.ts";
+import { LOCKS } from "./lock-kinds.ts";
+import { Random } from "./random.ts";
+import type { Fault } from "./sabotaged-lock.ts";
+
+export interface Options {
+  milliseconds: number;
+  seed: number;
+  /** How many processes use the library, and how many the binary, at a time. */
+  workers: number;
+  wrappers: number;
+  /** The library's processes take a broken lock instead; nothing is killed. */
+  fault?: Fault;
+}
+
+export interface Totals {
+  acquisitions: number;
+  kills: { workers: number; wrappers: number; commands: number };
+  stops: number;
+  /** Lock files deleted by the outsider. */
+  deletions: number;
+  violations: string[];
+  /** Processes that did not come to their end, and locks that could not be had when all were gone. */
+  wedges: string[];
+  /** Files that are still there when everybody has left in peace. */
+  leftovers: string[];
+  /** Processes that ended as none of ours may. */
+  failures: string[];
+}
+
+export const nothing = (): Totals => ({
+  acquisitions: 0,
+  kills: { workers: 0, wrappers: 0, commands: 0 },
+  stops: 0,
+  deletions: 0,
+  violations: [],
+  wedges: [],
+  leftovers: [],
+  failures: [],
+});
+
+const PATIENCE_MS = 30_000;
+
+/** A process that fights. */
+interface Fighter {
+  id: string;
+  kind: "worker" | "wrapper";
+  /** A wrapper that has become its command. */
+  exec: boolean;
+  child: Bun.Subprocess<"ignore", "ignore", "pipe">;
+  killed: boolean;
+}
+
+/** One round, in directories of its own. */
+export class Round {
+  readonly #random: Random;
+  readonly #temp = new TempDir();
+  readonly #locks = this.#temp.file("locks");
+  readonly #scene = new Scene(this.#temp.file("scene"));
+  readonly #record: Recorder;
+  readonly #fighters = new Set<Fighter>();
+  readonly #totals = nothing();
+  #count = 0;
+
+  constructor(readonly options: Options) {
+    this.#random = new Random(options.seed);
+    new Scene(this.#locks);
+    this.#record = this.#scene.recorder();
+  }
+
+  async run(): Promise<Totals> {
+    const { milliseconds, workers, wrappers, fault } = this.options;
+    try {
+      const end = performance.now() + milliseconds;
+      while (performance.now() < end) {
+        this.#fill("worker", workers);
+        this.#fill("wrapper", wrappers);
+        await Bun.sleep(this.#random.below(20));
+        if (fault === undefined) await this.#violence();
+      }
+      await this.#stopAll();
+      if (fault === undefined) await this.#allFree();
+      const { acquisitions, violations } = checkFile(this.#scene);
+      return { ...this.#totals, acquisitions, violations };
+    } finally {
+      for (const { child } of this.#fighters) child.kill("SIGKILL");
+      this.#temp[Symbol.dispose]();
+    }
+  }
+
+  #fill(kind: Fighter["kind"], wanted: number): void {
+    let there = [...this.#fighters].filter((fighter) => fighter.kind === kind).length;
+    for (; there < wanted; there++) this.#start(kind);
+  }
+
+  #start(kind: Fighter["kind"]): void {
+    const id = `${kind}${this.#count++}`;
+    const seed = String(this.#random.below(2 ** 31));
+    const { argv, exec } = kind === "worker" ? this.#worker(id, seed) : this.#wrapper(id);
+    const child = Bun.spawn(argv, {
+      env: { ...process.env, EXCLUSIVE_DIR: this.#locks },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const fighter: Fighter = { id, kind, exec, child, killed: false };
+    this.#fighters.add(fighter);
+    const said = new Response(child.stderr).text();
+    child.exited.then(async (status) => {
+      this.#fighters.delete(fighter);
+      // 75: held, or the time ran out. 137: its command was killed.
+      if (fighter.killed || status === 0 || (kind === "wrapper" && (status === 75 || status === 137))) return;
+      this.#totals.failures.push(
+        `${argv.filter((arg) => arg !== SECTION).join(" ")}: ${status}: ${await said}`,
+      );
+    });
+  }
+
+  #worker(id: string, seed: string) {
+    const { fault } = this.options;
+    const file = `${import.meta.dir}/chaos.worker.ts`;
+    const argv = [process.execPath, file, this.#scene.dir, this.#locks, id, seed, ...(fault ? [fault] : [])];
+    return { argv, exec: false };
+  }
+
+  #wrapper(id: string) {
+    const random = this.#random;
+    const { name, mode: kind } = random.pick(LOCKS.slice(1));
+    let mode = kind;
+    const options: string[] = [];
+    if (kind === "s" && random.chance(0.3)) mode = "x";
+    if (mode === "s") options.push("--shared");
+    if (typeof mode === "number") options.push("--slots", String(mode));
+    const exec = random.chance(0.2);
+    if (exec) options.push("--exec");
+    if (random.chance(0.1)) options.push("--keep");
+    const ways = [
+      ["--wait"],
+      ["--wait"],
+      ["--timeout", `${random.below(30)}ms`],
+      ["--if-held", "coalesce"],
+      [],
+    ];
+    options.push(...random.pick(ways));
+    const seconds = random.chance(0.5) ? "0" : `0.0${1 + random.below(5)}`;
+    const argv = [binary, "run", "-q", ...options, name, "sh", "-c", SECTION, "sh"];
+    return { argv: [...argv, this.#scene.dir, name, String(mode), id, seconds], exec };
+  }
+
+  async #violence(): Promise<void> {
+    const random = this.#random;
+    const victim = random.pick(
+      [...this.#fighters].filter(({ killed, child }) => !killed && child.exitCode === null),
+    );
+    if (victim === undefined) return;
+    const deed = random.below(10);
+    if (deed === 0) return this.#outsider();
+    if (deed <= 2) return this.#stopAndContinue(victim);
+    if (victim.kind === "worker") {
+      if (random.chance(0.8)) return; // they are slow to start
+      this.#totals.kills.workers++;
+      this.#record.kill(victim.id);
+      victim.killed = true;
+      victim.child.kill("SIGKILL");
+    } else if (random.chance(0.5)) {
+      this.#killCommand(victim);
+    } else {
+      // Its command, if it has one, lives on, and holds the lock. With --exec the two are one.
+      if (victim.exec) this.#record.kill(victim.id);
+      this.#totals.kills.wrappers++;
+      victim.killed = true;
+      victim.child.kill("SIGKILL");
+    }
+  }
+
+  #killCommand(wrapper: Fighter): void {
+    const { pid } = wrapper.child;
+    const children = kernel.readText(`/proc/${pid}/task/${pid}/children`)?.split(" ").filter(Boolean);
+    if (wrapper.exec || children?.length !== 1) return;
+    this.#record.kill(wrapper.id);
+    try {
+      process.kill(Number(children[0]), "SIGKILL");
+      this.#totals.kills.commands++;
+    } catch {} // has ended
+  }
+
+  async #stopAndContinue({ child }: Fighter): Promise<void> {
+    this.#totals.stops++;
+    child.kill("SIGSTOP");
+    await Bun.sleep(this.#random.below(30));
+    child.kill("SIGCONT");
+  }
+
+  /** The world stands still, each process wherever it happens to be; the files of free locks go. */
+  async #outsider(): Promise<void> {
+    const all = [...this.#fighters];
+    for (const { child } of all) child.kill("SIGSTOP");
+    try {
+      const deadline = performance.now() + 1000;
+      while (!all.every(({ child }) => stands(child.pid))) {
+        if (performance.now() > deadline) return; // in a call that cannot be interrupted
+        await Bun.sleep(1);
+      }
+      for (const file of readdirSync(this.#locks)) this.#deleteIfFree(`${this.#locks}/${file}`);
+    } finally {
+      for (const { child } of all) child.kill("SIGCONT");
+    }
+  }
+
+  #deleteIfFree(path: string): void {
+    const { O, LOCK } = kernel;
+    const fd = kernel.open(path, O.RDONLY | O.CLOEXEC);
+    if (fd < 0) return;
+    if (kernel.flock(fd, LOCK.EX | LOCK.NB) === 0) {
+      unlinkSync(path);
+      this.#totals.deletions++;
+    }
+    kernel.close(fd);
+  }
+
+  /** Everybody comes to the end of what it does. */
+  async #stopAll(): Promise<void> {
+    writeFileSync(`${this.#scene.dir}/stop`, "");
+    const end = performance.now() + PATIENCE_MS;
+    while (this.#fighters.size > 0 && performance.now() < end) await Bun.sleep(5);
+    for (const { child } of this.#fighters) {
+      const wchan = kernel.readText(`/proc/${child.pid}/wchan`);
+      const argv = kernel.readText(`/proc/${child.pid}/cmdline`)?.replaceAll("\0", " ");
+      this.#totals.wedges.push(`pid ${child.pid} does not end (in ${wchan}): ${argv}`);
+    }
+  }
+
+  /** Each lock can be had, and when it has been given back nothing is left of it. */
+  async #allFree(): Promise<void> {
+    const names = LOCKS.flatMap(({ name, mode }) =>
+      typeof mode === "number" ? Array.from({ length: mode }, (_, i) => slotName(name, i + 1)) : [name],
+    );
+    for (const name of names) {
+      try {
+        // Commands whose wrapper was killed may still be at their last line.
+        await using _ = await new Lock({ name, dir: this.#locks }).acquire({ timeout: PATIENCE_MS });
+      } catch (error) {
+        this.#totals.wedges.push((error as Error).message);
+      }
+    }
+    for (const { name } of LOCKS) {
+      const line = new FileStore({ dir: this.#locks }).tryAcquireSync({
+        name: lineName(name),
+        mode: "exclusive",
+      });
+      if (line === undefined) this.#totals.wedges.push(`the line for ${name} is held`);
+      line?.releaseSync();
+    }
+    this.#totals.leftovers.push(...readdirSync(this.#locks));
+    for (const { name } of LOCKS) {
+      if (existsSync(this.#scene.marker(name)) && this.#totals.kills.commands === 0)
+        this.#totals.leftovers.push(this.#scene.marker(name));
+    }
+  }
+}
+
+/** Is this process stopped, or gone? */
+function stands(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return "TtZX".includes(stat.slice(stat.lastIndexOf(")") + 2)[0]!);
+  } catch {
+    return true;
+  }
+}
+
+/** Rounds of a few seconds each, so that no log grows beyond reason. */
+export async function violence(options: Options, report?: (totals: Totals) => void): Promise<Totals> {
+  const sum = nothing();
+  const random = new Random(options.seed);
+  const end = performance.now() + options.milliseconds;
+  for (let left = options.milliseconds; left > 0; left = end - performance.now()) {
+    const round = new Round({
+      ...options,
+      seed: random.below(2 ** 31),
+      milliseconds: Math.min(left, 10_000),
+    });
+    const totals = await round.run();
+    sum.acquisitions += totals.acquisitions;
+    sum.stops += totals.stops;
+    sum.deletions += totals.deletions;
+    for (const who of ["workers", "wrappers", "commands"] as const) sum.kills[who] += totals.kills[who];
+    for (const what of ["violations", "wedges", "leftovers", "failures"] as const)
+      sum[what].push(...totals[what]);
+    report?.(sum);
+  }
+  return sum;
+}

@@ -1,0 +1,114 @@
+/** Tampering with one system call of a process, by strace(1). */
+import { readdirSync, readFileSync } from "node:fs";
+import { readText } from "../../src/os/libc.ts";
+import { FileStore } from "../../src/store/file/file-store.ts";
+import { binary, TempDir, until } from "../support/support.ts";
+
+/** A system call of the main thread: the `nth` of this name, from 1 on. */
+export interface Call {
+  name: string;
+  nth: number;
+  /** As strace(1) shows it. */
+  text: string;
+}
+
+export interface Outcome {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+  /** The main thread's system calls. */
+  trace: string;
+  /** What was to be tampered with was. */
+  fired: boolean;
+  /** Its process group, in which its command may live on. */
+  group: number;
+}
+
+export interface Tampering {
+  /** Only calls on this file are seen and counted, whichever descriptor they use. */
+  path?: string | undefined;
+  /** `NAME:error=EIO:when=2` and the like, strace(1). */
+  inject?: string | undefined;
+  env?: Record<string, string>;
+}
+
+/** What a process that hangs gets. */
+const LIMIT_MS = 30_000;
+
+/** Runs `exclusive` with these arguments under strace(1), in a process group of its own. */
+export async function tamper(args: string[], dir: TempDir, how: Tampering = {}): Promise<Outcome> {
+  using out = new TempDir();
+  const options = [
+    ["-o", out.file("trace"), "-s", "0", "-y"],
+    how.path === undefined ? [] : ["-P", how.path],
+    how.inject === undefined ? [] : ["-e", `inject=${how.inject}`],
+  ].flat();
+  const child = Bun.spawn(["strace", ...options, "--", binary, ...args], {
+    env: { ...process.env, EXCLUSIVE_DIR: dir.path, ...how.env },
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
+  });
+  const limit = setTimeout(() => process.kill(-child.pid, "SIGKILL"), LIMIT_MS);
+  const [stdout, stderr] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  clearTimeout(limit);
+  const trace = readFileSync(out.file("trace"), "utf8");
+  const fired = how.inject?.includes("signal=SIGKILL")
+    ? trace.endsWith("+++ killed by SIGKILL +++\n")
+    : /\((INJECTED|DELAYED)[^)]*\)$/m.test(trace);
+  const status = child.exitCode;
+  return { status, stdout, stderr, trace, fired, group: child.pid };
+}
+
+/** What a crashed holder has left in its file. */
+export const DEAD_RECORD = `999999\n{"version":1,"mode":"exclusive"}\n`;
+
+/** Starts a victim that waits for a lock: somebody has it, and gives it back when the victim waits, or has ended. */
+export async function whileHeld(dir: string, name: string, start: () => Promise<Outcome>): Promise<Outcome> {
+  const store = new FileStore({ dir });
+  const lease = store.tryAcquireSync({ name, mode: "exclusive" })!;
+  const victim = start();
+  let over = false;
+  victim.finally(() => {
+    over = true;
+  });
+  await until(async () => over || ((await store.status(name)).waiters ?? 0) > 0, "the victim's wait");
+  lease.releaseSync();
+  return victim;
+}
+
+/** The calls of a trace. */
+export function callsOf(trace: string): Call[] {
+  const counts = new Map<string, number>();
+  const calls: Call[] = [];
+  for (const line of trace.split("\n")) {
+    const name = /^(\w+)\(/.exec(line)?.[1];
+    if (name === undefined) continue;
+    const nth = (counts.get(name) ?? 0) + 1;
+    counts.set(name, nth);
+    calls.push({ name, nth, text: line });
+  }
+  return calls;
+}
+
+/** Is anybody alive in this process group? Zombies, which init reaps when it likes, are not. */
+export function groupLives(group: number): boolean {
+  return readdirSync("/proc").some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    const stat = readText(`/proc/${pid}/stat`) ?? "";
+    const [state, , pgrp] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return Number(pgrp) === group && state !== "Z" && state !== "X";
+  });
+}
+
+/** Does something for each of these, so many at a time. */
+export async function each<T>(items: T[], atATime: number, work: (item: T) => Promise<void>): Promise<void> {
+  const queue = items.values();
+  const worker = async () => {
+    for (const item of queue) await work(item);
+  };
+  await Promise.all(Array.from({ length: atATime }, worker));
+}
