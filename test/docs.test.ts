@@ -10,7 +10,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename } from "node:path";
-import { binary, command, installPackage, packInto, required, root, TempDir } from "./support/support.ts";
+import { installPackage, packInto } from "./support/package.ts";
+import { binary, root } from "./support/paths.ts";
+import { command } from "./support/process.ts";
+import { required } from "./support/required.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 interface Block {
   /** `docs/cron.md:7`. */

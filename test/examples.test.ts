@@ -9,8 +9,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { installPackage } from "./support/package.ts";
+import { binary, root } from "./support/paths.ts";
+import { Process, start } from "./support/process.ts";
 import { hasRedis, startRedis } from "./support/servers.ts";
-import { binary, installPackage, Process, root, start, TempDir, until } from "./support/support.ts";
+import { TempDir } from "./support/temp-dir.ts";
+import { until } from "./support/until.ts";
 
 /** A directory with the binary in PATH and a place for locks. */
 class Host extends TempDir {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { CannotAcquireLock, exclusive, Lock } from "../src/index.ts";
-import { startScript, TempDir } from "./support/support.ts";
+import { startScript } from "./support/process.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 /** Is the lock free? */
 const isFree = (dir: TempDir, name: string): boolean => {

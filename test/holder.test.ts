@@ -10,7 +10,9 @@ import {
   thisProcess,
 } from "../src/holder.ts";
 import { Lock } from "../src/index.ts";
-import { Process, TempDir, until } from "./support/support.ts";
+import { Process } from "./support/process.ts";
+import { TempDir } from "./support/temp-dir.ts";
+import { until } from "./support/until.ts";
 
 const linux = process.platform === "linux";
 const text = (record: HolderRecord, pid = process.pid): string =>

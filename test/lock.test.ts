@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import { CannotAcquireLock, Lock, LockTimeout } from "../src/index.ts";
 import { flock, LOCK } from "../src/os/libc.ts";
 import { FileStore } from "../src/store/file/file-store.ts";
-import { type Process, startScript, TempDir } from "./support/support.ts";
+import { type Process, startScript } from "./support/process.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 /** Starts a script that holds the lock `t` until it is killed, and waits until it does. */
 async function startHolder(dir: TempDir, options = ""): Promise<Process> {

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { Lock } from "../src/index.ts";
-import { startScript, TempDir } from "./support/support.ts";
+import { startScript } from "./support/process.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 const code = `{ using _ = new Lock({ name: "t" }).acquireSync(); } await (await new Lock({ name: "u" }).acquire()).release();`;
 

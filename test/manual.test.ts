@@ -1,7 +1,8 @@
 /** The manual page: no warning, and every command and option that the program has. */
 import { expect, test } from "bun:test";
 import { COMMANDS } from "../src/command/commands.ts";
-import { command, required } from "./support/support.ts";
+import { command } from "./support/process.ts";
+import { required } from "./support/required.ts";
 
 const page = `${import.meta.dir}/../docs/exclusive.1`;
 

@@ -3,7 +3,10 @@ import { accessSync, constants, mkdirSync, realpathSync, symlinkSync, writeFileS
 import fc from "fast-check";
 import { Lock } from "../src/index.ts";
 import { checkName, defaultDirectory, fileName, nameOfFile } from "../src/name.ts";
-import { command, library, required, TempDir } from "./support/support.ts";
+import { library } from "./support/paths.ts";
+import { command } from "./support/process.ts";
+import { required } from "./support/required.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 /** Any string that can be written as UTF-8. */
 const anyName = fc.string({ unit: "grapheme", minLength: 1, maxLength: 120 });

@@ -1,7 +1,10 @@
 /** The package as it is published: what it holds, and what it does for somebody who installs it. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
-import { command, Process, packInto, root, type StartOptions, TempDir } from "./support/support.ts";
+import { packInto } from "./support/package.ts";
+import { root } from "./support/paths.ts";
+import { command, Process, type StartOptions } from "./support/process.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 const bun = process.execPath;
 const home = new TempDir();

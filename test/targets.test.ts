@@ -2,7 +2,10 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, existsSync, readFileSync, statSync } from "node:fs";
 import { arch, platform } from "node:os";
-import { command, Process, required, root, TempDir } from "./support/support.ts";
+import { root } from "./support/paths.ts";
+import { command, Process } from "./support/process.ts";
+import { required } from "./support/required.ts";
+import { TempDir } from "./support/temp-dir.ts";
 
 const dist = (file: string) => `${root}/dist/${file}`;
 const build = () => command([process.execPath, "build.ts", "--all"]);

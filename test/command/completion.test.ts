@@ -1,7 +1,10 @@
 /** Completion in real shells: what somebody gets who presses TAB. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, command, exclusive, type Process, required, start, TempDir } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command, exclusive, type Process, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 /** A shell with the binary in PATH, a lock that is held, and a directory with one file and one folder. */
 class Shell extends TempDir {

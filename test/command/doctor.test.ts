@@ -1,16 +1,10 @@
 import { expect, test } from "bun:test";
 import { classify, fileSystemOf } from "../../src/command/doctor/file-system.ts";
-import {
-  binary,
-  command,
-  exclusive,
-  Process,
-  required,
-  root,
-  start,
-  TempDir,
-  until,
-} from "../support/support.ts";
+import { binary, root } from "../support/paths.ts";
+import { command, exclusive, Process, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const doctor = (dir: TempDir, ...args: string[]) => exclusive(["doctor", ...args], { dir });
 

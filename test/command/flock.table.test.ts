@@ -5,7 +5,10 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, command, required, TempDir } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 const system = Bun.which("flock")!;
 const box = new TempDir();

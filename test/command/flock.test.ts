@@ -1,7 +1,11 @@
 /** The flock(1) front: with others on the same file, waiting, what a newer manual page adds, and what differs on purpose. */
 import { describe, expect, test } from "bun:test";
 import { existsSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { binary, command, Process, required, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command, Process } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const linux = process.platform === "linux";
 

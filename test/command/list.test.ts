@@ -1,21 +1,11 @@
 import { expect, test } from "bun:test";
 import { chmodSync, symlinkSync, writeFileSync } from "node:fs";
-import {
-  binary,
-  canUnshare,
-  command,
-  exclusive,
-  hold,
-  library,
-  Process,
-  root,
-  start,
-  startScript,
-  TempDir,
-  unshare,
-  until,
-} from "../support/support.ts";
+import { canUnshare, unshare } from "../support/namespaces.ts";
+import { binary, library, root } from "../support/paths.ts";
+import { command, exclusive, hold, Process, start, startScript } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
 import { KEY, TerminalProcess } from "../support/terminal.ts";
+import { until } from "../support/until.ts";
 
 const list = (dir: TempDir, ...args: string[]) => exclusive(["list", ...args], { dir });
 const json = async (dir: TempDir) => JSON.parse((await list(dir, "--json")).stdout);

@@ -1,7 +1,10 @@
 /** How the binary starts: what must have happened before the engine does anything of its own. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { binary, command, required, TempDir } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 const linux = process.platform === "linux" && required("strace", "strace");
 

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { version } from "../../package.json";
-import { command, exclusive, root } from "../support/support.ts";
+import { root } from "../support/paths.ts";
+import { command, exclusive } from "../support/process.ts";
 
 test("--version: the package's version and the commit that was built", async () => {
   const { stdout, status } = await exclusive(["--version"]);

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { exclusive, hold, TempDir } from "../support/support.ts";
+import { exclusive, hold } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 const path = (dir: TempDir, ...args: string[]) => exclusive(["path", ...args], { dir });
 

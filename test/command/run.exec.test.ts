@@ -1,7 +1,11 @@
 /** `run --exec`: the wrapper becomes the command. And what of the wrapped command's world stays when it ends. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { alive, binary, command, exclusive, required, start, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { alive, command, exclusive, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const here = process.platform === "linux" && required("pgrep", "procps") && required("bash", "bash");
 const lockfile = (dir: TempDir) => dir.file("exclusive_t.lock");

@@ -2,7 +2,11 @@
 import { expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
-import { binary, command, exclusive, Process, required, start, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command, exclusive, Process, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const SLEEP = ["--", "sh", "-c", "echo begun; exec sleep 60"];
 

@@ -1,7 +1,10 @@
 /** What `exclusive run` promises everybody, as one would try it in a shell. */
 import { describe, expect, test } from "bun:test";
 import { chmodSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { alive, binary, command, exclusive, Process, start, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { alive, command, exclusive, Process, start } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const linux = process.platform === "linux";
 

@@ -1,18 +1,11 @@
 /** Signals: each reaches the command exactly once, and the wrapper ends as the command ended. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
-import {
-  alive,
-  binary,
-  command,
-  exclusive,
-  hold,
-  Process,
-  required,
-  start,
-  TempDir,
-  until,
-} from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { alive, command, exclusive, hold, Process, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
 

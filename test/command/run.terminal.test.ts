@@ -1,7 +1,11 @@
 /** The wrapper on a terminal: what the keys, the window and the line do to the command. */
 import { describe, expect, test } from "bun:test";
-import { alive, binary, exclusive, required, start, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { alive, exclusive, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 import { KEY, TerminalProcess } from "../support/terminal.ts";
+import { until } from "../support/until.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("bash", "bash");
 

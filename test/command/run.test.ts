@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { exclusive, start, TempDir } from "../support/support.ts";
+import { exclusive, start } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 test("a second run is refused with 75 and the holder's pid while the first one runs", async () => {
   using dir = new TempDir();

@@ -1,7 +1,10 @@
 /** The command cannot feel the wrapper: what it finds is what it finds without. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
-import { binary, command, required, TempDir } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 /**
  * Tells what a process is given: signals, limits, identity, scheduling, descriptors, arguments, environment. Written

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { hostname } from "node:os";
-import { commandOf, exclusive, hold, TempDir } from "../support/support.ts";
+import { commandOf, exclusive, hold } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 const status = (dir: TempDir, ...args: string[]) => exclusive(["status", ...args], { dir });
 

@@ -1,22 +1,21 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { canUnshare, unshare } from "../support/namespaces.ts";
+import { binary } from "../support/paths.ts";
 import {
   alive,
-  binary,
-  canUnshare,
   command,
   commandOf,
   exclusive,
   hold,
   Process,
-  required,
   start,
   startScript,
-  TempDir,
-  unshare,
-  until,
-} from "../support/support.ts";
+} from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const stop = (dir: TempDir, ...args: string[]) => exclusive(["stop", ...args], { dir });
 

@@ -1,7 +1,11 @@
 import { expect, test } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
-import { binary, command, exclusive, hold, required, start, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { command, exclusive, hold, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 import { KEY, TerminalProcess } from "../support/terminal.ts";
+import { until } from "../support/until.ts";
 
 const wait = (dir: TempDir, ...args: string[]) => exclusive(["wait", ...args], { dir });
 

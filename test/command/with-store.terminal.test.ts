@@ -1,8 +1,11 @@
 /** A run with a store on a terminal: the keys reach the command once, and the guardian not at all. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { binary } from "../support/paths.ts";
+import { command, exclusive } from "../support/process.ts";
+import { required } from "../support/required.ts";
 import { hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
-import { binary, command, exclusive, required, until } from "../support/support.ts";
 import { KEY, TerminalProcess } from "../support/terminal.ts";
+import { until } from "../support/until.ts";
 
 setDefaultTimeout(60_000);
 

@@ -1,8 +1,11 @@
 /** The commands with a store: one real redis-server for all of them. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from "node:fs";
+import { binary } from "../support/paths.ts";
+import { alive, command, exclusive, Process, start } from "../support/process.ts";
 import { certificate, hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
-import { alive, binary, command, exclusive, Process, start, TempDir, until } from "../support/support.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 setDefaultTimeout(60_000);
 

@@ -1,7 +1,9 @@
 /** Waiting in the kernel's queue: without polling, without a leak, and to the end that was asked for. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { exclusive, type Process, start, startScript, TempDir, until } from "../support/support.ts";
+import { exclusive, type Process, start, startScript } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const linux = process.platform === "linux";
 const SLEEP = ["--", "sh", "-c", "echo begun; exec sleep 60"];

@@ -14,7 +14,10 @@ import * as os from "node:os";
 import { getSystemErrorName } from "node:util";
 import * as kernel from "../../src/os/libc.ts";
 import { isIgnored } from "../../src/os/signal-sets.ts";
-import { command, Process, root, TempDir, until } from "../support/support.ts";
+import { root } from "../support/paths.ts";
+import { command, Process } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 const { O, E, LOCK } = kernel;
 

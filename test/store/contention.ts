@@ -1,6 +1,6 @@
 /** Many processes that contend for one lock of a store, some of which are killed. */
 import { readFileSync, writeFileSync } from "node:fs";
-import { TempDir } from "../support/support.ts";
+import { TempDir } from "../support/temp-dir.ts";
 import { checkFile, Scene, type Verdict } from "../torture/checker.ts";
 import { Random } from "../torture/random.ts";
 

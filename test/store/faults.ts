@@ -4,8 +4,10 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
+import { alive, type Process, start } from "../support/process.ts";
 import type { Server } from "../support/servers.ts";
-import { alive, type Process, start, TempDir, until } from "../support/support.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 setDefaultTimeout(90_000);
 

@@ -9,8 +9,10 @@ import {
   openStore,
   StoreError,
 } from "../../src/index.ts";
+import { startScript } from "../support/process.ts";
 import { hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
-import { startScript, TempDir, until } from "../support/support.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 setDefaultTimeout(60_000);
 

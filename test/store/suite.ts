@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openStore } from "../../src/store/open-store.ts";
 import type { Lease, LockStatus, Store } from "../../src/store/store.ts";
-import { until } from "../support/support.ts";
+import { until } from "../support/until.ts";
 
 setDefaultTimeout(60_000);
 

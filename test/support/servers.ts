@@ -2,7 +2,10 @@
 import { writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { SQL } from "bun";
-import { command, Process, required, TempDir, until } from "./support.ts";
+import { command, Process } from "./process.ts";
+import { required } from "./required.ts";
+import { TempDir } from "./temp-dir.ts";
+import { until } from "./until.ts";
 
 /** A server that a test has started. */
 export interface Server extends AsyncDisposable {

@@ -1,5 +1,7 @@
 /** Processes in a terminal of their own: a real pseudo-terminal, whose line discipline is the kernel's. */
-import { root, type StartOptions, until } from "./support.ts";
+import { root } from "./paths.ts";
+import type { StartOptions } from "./process.ts";
+import { until } from "./until.ts";
 
 /** What a key sends; the terminal makes signals of the first three, termios(3). */
 export const KEY = { CTRL_C: "\x03", CTRL_BACKSLASH: "\x1c", CTRL_Z: "\x1a", CTRL_D: "\x04" } as const;

@@ -1,7 +1,7 @@
 /** A wait that is given up leaves nothing behind, whenever that is. */
 import { expect, test } from "bun:test";
 import { FileStore } from "../../src/store/file/file-store.ts";
-import { TempDir } from "../support/support.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 test("a wait whose signal has fired already makes no file", async () => {
   using dir = new TempDir();

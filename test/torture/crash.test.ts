@@ -6,7 +6,10 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
-import { exclusive, type Process, required, start, TempDir, until } from "../support/support.ts";
+import { exclusive, type Process, start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
 import {
   type Call,

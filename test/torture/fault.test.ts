@@ -8,7 +8,9 @@ import { constants } from "node:os";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
 import { errorText } from "../../src/os/libc.ts";
-import { required, start, TempDir } from "../support/support.ts";
+import { start } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 import { checkFile, Scene, SECTION } from "./checker.ts";
 import {
   type Call,

@@ -5,7 +5,10 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { CannotAcquireLock, Lock } from "../../src/index.ts";
 import { fileName } from "../../src/name.ts";
-import { alive, binary, command, exclusive, Process, required, TempDir } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { alive, command, exclusive, Process } from "../support/process.ts";
+import { required } from "../support/required.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 /** What a terminal obeys, or by which it shows another text than it was given. */
 const HARMFUL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;

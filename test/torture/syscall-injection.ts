@@ -2,7 +2,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { readText } from "../../src/os/libc.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
-import { binary, TempDir, until } from "../support/support.ts";
+import { binary } from "../support/paths.ts";
+import { TempDir } from "../support/temp-dir.ts";
+import { until } from "../support/until.ts";
 
 /** A system call of the main thread: the `nth` of this name, from 1 on. */
 export interface Call {

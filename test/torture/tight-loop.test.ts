@@ -3,7 +3,8 @@
  * O_EXCL, that it is alone. 5 seconds long; `MARKER_SECONDS=20` for the full length.
  */
 import { expect, test } from "bun:test";
-import { type Process, startScript, TempDir } from "../support/support.ts";
+import { type Process, startScript } from "../support/process.ts";
+import { TempDir } from "../support/temp-dir.ts";
 
 const PROCESSES = 8;
 const seconds = Number(process.env.MARKER_SECONDS ?? 5);

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { parseOptions } from "../../../src/command/cli/options.ts";
 import { COMMANDS } from "../../../src/command/commands.ts";
-import { exclusive, TempDir } from "../../support/support.ts";
+import { exclusive } from "../../support/process.ts";
+import { TempDir } from "../../support/temp-dir.ts";
 
 const names = Object.keys(COMMANDS);
 

@@ -3,8 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
+import { required } from "../../support/required.ts";
 import { certificate, type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
-import { required, TempDir, until } from "../../support/support.ts";
+import { TempDir } from "../../support/temp-dir.ts";
+import { until } from "../../support/until.ts";
 
 const TTL = 3000;
 const exclusive = (name: string) => ({ name, mode: "exclusive" as const });

@@ -18,18 +18,11 @@ import {
 } from "node:fs";
 import { CannotAcquireLock, LockFileError } from "../../../src/errors.ts";
 import { FileStore } from "../../../src/store/file/file-store.ts";
-import {
-  binary,
-  command,
-  exclusive,
-  Process,
-  type Result,
-  required,
-  start,
-  startScript,
-  TempDir,
-  until,
-} from "../../support/support.ts";
+import { binary } from "../../support/paths.ts";
+import { command, exclusive, Process, type Result, start, startScript } from "../../support/process.ts";
+import { required } from "../../support/required.ts";
+import { TempDir } from "../../support/temp-dir.ts";
+import { until } from "../../support/until.ts";
 
 const linux = process.platform === "linux";
 const mode = "exclusive" as const;

@@ -1,6 +1,6 @@
 /** The suite of every store, against files. */
 import { pathToFileURL } from "node:url";
-import { TempDir } from "../../support/support.ts";
+import { TempDir } from "../../support/temp-dir.ts";
 import { storeSuite } from "../suite.ts";
 
 storeSuite(

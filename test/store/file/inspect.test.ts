@@ -4,16 +4,10 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { fileName } from "../../../src/name.ts";
 import { FileStore } from "../../../src/store/file/file-store.ts";
 import { holdsLock, processesHolding } from "../../../src/store/file/inspect.ts";
-import {
-  canUnshare,
-  command,
-  commandOf,
-  hold,
-  library,
-  Process,
-  TempDir,
-  unshare,
-} from "../../support/support.ts";
+import { canUnshare, unshare } from "../../support/namespaces.ts";
+import { library } from "../../support/paths.ts";
+import { command, commandOf, hold, Process } from "../../support/process.ts";
+import { TempDir } from "../../support/temp-dir.ts";
 
 test("what is no file that can be a lock's is unknown, and is neither opened nor waited for", async () => {
   using dir = new TempDir();

@@ -1,7 +1,8 @@
 /** The faults of every store, and those of PostgreSQL alone. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { alive, start } from "../../support/process.ts";
 import { hasPostgres, type PostgresServer, startPostgres } from "../../support/servers.ts";
-import { alive, start, until } from "../../support/support.ts";
+import { until } from "../../support/until.ts";
 import { faultSuite, scene } from "../faults.ts";
 
 setDefaultTimeout(90_000);

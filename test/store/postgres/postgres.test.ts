@@ -5,6 +5,9 @@ import { join } from "node:path";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
+import { root } from "../../support/paths.ts";
+import { command, Process } from "../../support/process.ts";
+import { required } from "../../support/required.ts";
 import {
   certificate,
   freePort,
@@ -12,7 +15,8 @@ import {
   type PostgresServer,
   startPostgres,
 } from "../../support/servers.ts";
-import { command, Process, required, root, TempDir, until } from "../../support/support.ts";
+import { TempDir } from "../../support/temp-dir.ts";
+import { until } from "../../support/until.ts";
 
 const TTL = 2000;
 const exclusive = (name: string) => ({ name, mode: "exclusive" as const });

@@ -1,7 +1,7 @@
 /** The faults of every store, and those of Redis alone. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { alive, exclusive } from "../../support/process.ts";
 import { hasRedis, type RedisServer, startRedis } from "../../support/servers.ts";
-import { alive, exclusive } from "../../support/support.ts";
 import { faultSuite, scene, waits } from "../faults.ts";
 
 setDefaultTimeout(90_000);

@@ -1,36 +1,8 @@
-/** What tests of more than one file need: a lock directory, processes, and waiting for a condition. */
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
-export const root = join(import.meta.dir, "../..");
-/** The compiled binary: `npm test` builds it first. */
-export const binary = join(root, "dist/exclusive");
-/** The library's entry, for scripts that tests write. */
-export const library = join(root, "src/index.ts");
-
-/** A directory of its own for one test, gone when it ends. */
-export class TempDir implements Disposable {
-  readonly path = mkdtempSync(join(tmpdir(), "exclusive-test-"));
-  file(name: string): string {
-    return join(this.path, name);
-  }
-  list(): string[] {
-    return readdirSync(this.path).sort();
-  }
-  [Symbol.dispose](): void {
-    rmSync(this.path, { recursive: true, force: true });
-  }
-}
+/** Processes that a test starts, and what it sees of them. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { binary, library, root } from "./paths.ts";
+import { TempDir } from "./temp-dir.ts";
+import { until } from "./until.ts";
 
 export interface Result {
   status: number | null;
@@ -179,19 +151,6 @@ export function startScript(
   return script;
 }
 
-/** Waits for a condition: however slow the machine, but not for ever. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-  context: () => string = () => "",
-): Promise<void> {
-  const deadline = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}. ${context()}`);
-    await Bun.sleep(5);
-  }
-}
-
 /** Is this process alive, and no zombie? */
 export function alive(pid: number): boolean {
   try {
@@ -201,45 +160,3 @@ export function alive(pid: number): boolean {
     return false;
   }
 }
-
-/**
- * Is a program (by name) or a file (by path) there that a test needs and this package does not bring? Without it the
- * test is skipped, saying what to install; with `CI=true` that is a failure.
- */
-export function required(program: string, debianPackage: string): boolean {
-  if (program.startsWith("/") ? existsSync(program) : Bun.which(program) !== null) return true;
-  const message = `${program} is missing: apt-get install ${debianPackage}`;
-  if (process.env.CI === "true") throw new Error(message);
-  console.warn(`skipped: ${message}`);
-  return false;
-}
-
-/** The package as an import in this directory finds it, but from the source: `package.test.ts` tests what is packed. */
-export function installPackage(dir: TempDir): void {
-  const installed = dir.file("node_modules/exclusiveprocess");
-  mkdirSync(installed, { recursive: true });
-  symlinkSync(`${root}/src`, `${installed}/src`);
-  writeFileSync(`${installed}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
-}
-
-/** Packs the package as it is published, one test at a time: packing makes `dist/lib` anew. Returns the tarball. */
-export async function packInto(dir: TempDir): Promise<string> {
-  const pack = [process.execPath, "pm", "pack", "--quiet", "--destination", dir.path];
-  const result = await exclusive(["run", "--wait", "--quiet", `pack ${root}`, "--", ...pack]);
-  if (result.status !== 0) throw new Error(`cannot pack: ${result.stderr}`);
-  return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
-}
-
-/** Before a command: runs it in a pid namespace of its own, which ends with it. */
-export const unshare: readonly string[] = [
-  "unshare",
-  ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
-  "--pid",
-  "--fork",
-  "--kill-child",
-  "--mount-proc",
-];
-
-/** Does this machine let us do that? */
-export const canUnshare = (): boolean =>
-  required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;

@@ -1,0 +1,21 @@
+/** The package, as a project that depends on it has it. */
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { root } from "./paths.ts";
+import { exclusive } from "./process.ts";
+import type { TempDir } from "./temp-dir.ts";
+
+/** The package as an import in this directory finds it, but from the source: `package.test.ts` tests what is packed. */
+export function installPackage(dir: TempDir): void {
+  const installed = dir.file("node_modules/exclusiveprocess");
+  mkdirSync(installed, { recursive: true });
+  symlinkSync(`${root}/src`, `${installed}/src`);
+  writeFileSync(`${installed}/package.json`, JSON.stringify({ type: "module", exports: "./src/index.ts" }));
+}
+
+/** Packs the package as it is published, one test at a time: packing makes `dist/lib` anew. Returns the tarball. */
+export async function packInto(dir: TempDir): Promise<string> {
+  const pack = [process.execPath, "pm", "pack", "--quiet", "--destination", dir.path];
+  const result = await exclusive(["run", "--wait", "--quiet", `pack ${root}`, "--", ...pack]);
+  if (result.status !== 0) throw new Error(`cannot pack: ${result.stderr}`);
+  return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
+}

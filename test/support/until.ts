@@ -1,0 +1,13 @@
+/** Waiting for a condition. */
+/** Waits for a condition: however slow the machine, but not for ever. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  context: () => string = () => "",
+): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}. ${context()}`);
+    await Bun.sleep(5);
+  }
+}
