@@ -3,10 +3,11 @@ import { type Duration, milliseconds } from "./duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { inform, type Logger } from "./logger.ts";
-import { callerName, checkName, lineName, slotName } from "./name.ts";
+import { callerName, checkName, queueHeadName, slotName } from "./name.ts";
 import { isIgnored } from "./os/signal-sets.ts";
 import { FileLease, FileStore } from "./store/file/file-store.ts";
-import { checkStoreUrl, directoryOf, LazyStore } from "./store/open-store.ts";
+import { LazyStore } from "./store/lazy-store.ts";
+import { checkStoreUrl, directoryOf } from "./store/open-store.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 
 /** Where locks can live: a URL, or a store that is open already. */
@@ -111,7 +112,7 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
     this.name = checkName(options.name ?? callerName(Lock));
     checkOptions(options);
     this.#store = storeFor(options);
-    this.#lockfile = this.#store.place(options.slots ? slotName(this.name, 1) : this.name);
+    this.#lockfile = this.#store.location(options.slots ? slotName(this.name, 1) : this.name);
   }
 
   /** Path of the lock file, or the store's URL without its secrets; with slots, of the slot that was taken last. */
@@ -279,7 +280,7 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
     const places = this.#places();
     if (this.#options.slots === undefined && !coalesce)
       return store.waitAcquire(this.#request(this.name), signal);
-    const next = { name: lineName(this.name), mode: "exclusive" } as const;
+    const next = { name: queueHeadName(this.name), mode: "exclusive" } as const;
     const line = coalesce ? await store.tryAcquire(next, signal) : await store.waitAcquire(next, signal);
     if (line === undefined) return this.#refuse(await this.holder());
     if (line instanceof FileLease) releaseAtExit(line);
@@ -301,9 +302,9 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
       return this.#refuse({ pid: process.pid, alive: true, mode: this.#request(this.name).mode });
     }
     this.#lease = lease;
-    this.#lockfile = lease.place;
+    this.#lockfile = lease.location;
     if (lease instanceof FileLease) releaseAtExit(lease);
-    inform(this.#options.logger, () => `acquired '${printable(this.name)}' (${printable(lease.place)})`);
+    inform(this.#options.logger, () => `acquired '${printable(this.name)}' (${printable(lease.location)})`);
     return this;
   }
 
@@ -313,8 +314,8 @@ export class Lock<S extends StoreOption = any> implements Disposable, AsyncDispo
     if (lease instanceof FileLease) held.delete(lease);
   }
 
-  #tellReleased({ place }: Lease): void {
-    inform(this.#options.logger, () => `released '${printable(this.name)}' (${printable(place)})`);
+  #tellReleased({ location }: Lease): void {
+    inform(this.#options.logger, () => `released '${printable(this.name)}' (${printable(location)})`);
   }
 
   #refuse(holder: Holder | null | undefined, waited?: number): never {

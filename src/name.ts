@@ -59,22 +59,26 @@ export function slotOf(name: string, base: string, slots: number): boolean {
   return slot >= 1 && slot <= slots && name === slotName(base, slot);
 }
 
-const LINE = "\0next";
+const QUEUE_HEAD = "\0next";
 
-/** Where the next in line for a lock waits: a lock of its own, under a name that no command line can hold. */
-export const lineName = (name: string): string => name + LINE;
+/**
+ * The lock that the head of a queue holds while it waits. Its name cannot come from a command line, whose arguments
+ * contain no NUL.
+ */
+export const queueHeadName = (name: string): string => name + QUEUE_HEAD;
 
-/** The lock that the next in line waits for, where this is the name of his place. */
-export const lockOfLine = (name: string): string | undefined =>
-  name.endsWith(LINE) ? name.slice(0, -LINE.length) : undefined;
+/** The lock whose queue head this name denotes; undefined for other names. */
+export const lockOfQueueHead = (name: string): string | undefined =>
+  name.endsWith(QUEUE_HEAD) ? name.slice(0, -QUEUE_HEAD.length) : undefined;
 
-const WITNESS = "\0witness";
+/** Part of the protocol: with another suffix, old and new versions would not exclude each other. */
+const SECOND_HOLD = "\0witness";
 
-/** The name under which a remote store keeps the witness of a lock: see `store/second-hold.ts`. */
-export const witnessName = (name: string): string => name + WITNESS;
+/** The name of a lock's second hold in a remote store: see `store/second-hold.ts`. */
+export const secondHoldName = (name: string): string => name + SECOND_HOLD;
 
-/** Is this the name of a witness, not of a lock? */
-export const isWitnessName = (name: string): boolean => name.endsWith(WITNESS);
+/** True for the name of a second hold, which is not a lock of its own. */
+export const isSecondHoldName = (name: string): boolean => name.endsWith(SECOND_HOLD);
 
 const plain = /^[A-Za-z0-9_.~-]*$/;
 

@@ -12,7 +12,7 @@ export const OPTIONS = {
 export async function path(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, OPTIONS, true);
   const name = oneName(rest);
-  const lockfile = storeOf(values).place(name);
+  const lockfile = storeOf(values).location(name);
   print(values.json ? jsonLine({ name, lockfile }) : lockfile);
   return EXIT.OK;
 }

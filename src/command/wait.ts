@@ -67,18 +67,12 @@ async function untilFree(
   const { name, lockfile } = lock;
   try {
     for (let found = lock; found.slots !== undefined; found = await lookUp(store, name)) {
-      for (const slot of found.slots) await waitFree(store, slot.name, deadline);
+      for (const slot of found.slots) await store.waitFree(slot.name, deadline);
     }
-    if (lock.slots === undefined) await waitFree(store, name, deadline);
+    if (lock.slots === undefined) await store.waitFree(name, deadline);
     return { name, state: "free", lockfile };
   } catch (error) {
     if (!deadline?.aborted) throw error;
     return lookUp(store, name);
   }
-}
-
-async function waitFree(store: Store, name: string, signal: AbortSignal | undefined): Promise<void> {
-  if (store.waitFree) return store.waitFree(name, signal);
-  const lease = await store.waitAcquire({ name, mode: "exclusive" }, signal);
-  await lease.release();
 }

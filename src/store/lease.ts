@@ -1,76 +1,81 @@
 /**
- * What every lock with a lease has in common: it is renewed in time, it has a deadline, and it can be lost.
+ * A lease: renewed in time, with a deadline, and lost when it could not be renewed.
  *
- * The deadline counts from the moment at which the last successful renewal was *sent*: the store may have counted
- * from there, and an answer that came late must not make the lease longer here than it is there.
+ * The deadline counts from when the last successful renewal was *sent*. The server may have counted from there, and a late
+ * answer must not make the lease longer here than it is there.
  */
 import { LockLost, printable } from "../errors.ts";
 import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
 
-/** How long a lease is when nobody says, in milliseconds. */
+/** The default length of a lease, in milliseconds. */
 export const DEFAULT_TTL = 15_000;
 
-/** By so much, at most, do the clocks of two hosts differ over one lease; and the time that a signal needs. */
+/** Allowance for clock drift between hosts (1 %), and for signal delivery (5 ms). */
 const DRIFT = 0.01;
 const LATENCY_MS = 5;
 
-/** Parts of the lease: a renewal is due after the first third, and without one it is lost at the end of the second. */
+/** Renew after the first third of the lease; lost at the end of the second; the last is for stopping the work. */
 const PARTS = 3;
 
-/** What an engine says of a lease. */
+/** What an engine knows about one lease. */
 export interface LeaseOptions {
   /** The lock's name. */
   name: string;
   /** The store's URL without its secrets. */
-  place: string;
+  location: string;
   token?: bigint | undefined;
   /** How long the engine keeps the lock without a renewal, in milliseconds. */
   ttl: number;
   /** When the request that took the lock was sent, on `clock()`. */
   sent: number;
   /**
-   * Asks the engine for another `ttl` from now.
-   * @param signal fires when the answer will not be waited for any longer
-   * @returns false when the engine says that the lock is no longer ours. A rejection says nothing: it is tried again.
+   * Extends the lease in the engine to `ttl` from now.
+   * @param signal fires when it is too late for an answer
+   * @returns false when the engine no longer has the lock as ours. A rejection decides nothing: the renewal is retried.
    */
   renew(signal: AbortSignal): Promise<boolean>;
-  /** Gives the lock back in the engine. That it fails is no error: the lease ends by itself. */
-  giveBack(signal: AbortSignal): Promise<void>;
-  /** Keeps the wrapped command's pid in the record. */
+  /** Releases the lock in the engine. A failure is ignored, because the lease ends by itself. */
+  release(signal: AbortSignal): Promise<void>;
+  /** Adds the wrapped command's pid to the holder's record. */
   recordCommand?(pid: number): void;
 }
 
-/** A lock that a store keeps for `ttl`, again and again. */
+/** A lock that an engine keeps for `ttl` at a time. */
 export class TimedLease implements Lease {
-  readonly place: string;
+  readonly location: string;
   readonly token: bigint | undefined;
   readonly #options: LeaseOptions;
   readonly #lost = new AbortController();
   #deadline = 0;
   #renewal: Timer | undefined;
-  readonly #watch: Timer;
-  #ended = false;
+  readonly #deadlineCheck: Timer;
+  #released = false;
+  /** Why the last renewal failed; undefined after a success. */
   #failure: unknown;
+  /** Receives each new `deadline`. */
   onextended: ((deadline: number) => void) | undefined;
 
   constructor(options: LeaseOptions) {
     this.#options = options;
-    this.place = options.place;
+    this.location = options.location;
     this.token = options.token;
     this.#extend(options.sent);
-    // The event loop's timers stand still while the machine sleeps: on waking up the watch is what sees the deadline
-    // first, so it looks often. It asks nobody but the clock.
-    this.#watch = setInterval(() => this.#look(), Math.min(Math.max(options.ttl / 50, 10), 250));
-    this.#plan(options.sent + options.ttl / PARTS);
+    // Timers of the event loop stand still while the machine sleeps. A frequent check notices the deadline soon after
+    // waking up; it only reads the clock.
+    this.#deadlineCheck = setInterval(
+      () => this.#checkDeadline(),
+      Math.min(Math.max(options.ttl / 50, 10), 250),
+    );
+    this.#scheduleRenewal(options.sent + options.ttl / PARTS);
   }
 
-  /** Fires while there is still a third of the lease to stop what the lock protects. */
+  /** Fires when the lock is lost. On a missed renewal a third of the lease is left to stop the work. */
   get lost(): AbortSignal {
     return this.#lost.signal;
   }
 
-  /** Until when nobody else can own the lock, on `clock()`. */
+  /** Until when no other process can own the lock, in milliseconds on `clock()`. */
   get deadline(): number {
     return this.#deadline;
   }
@@ -85,34 +90,38 @@ export class TimedLease implements Lease {
     return this.#options.ttl;
   }
 
-  /** Looks at the clock now: a process that was stopped may get to know of something else before it knows of that. */
+  /** Re-checks the clock: after SIGSTOP, other events may be processed before the timer of the deadline. */
   get isLost(): boolean {
-    return this.#lost.signal.aborted || !this.#look();
+    return this.#lost.signal.aborted || !this.#checkDeadline();
   }
 
   recordCommand(pid: number): void {
     this.#options.recordCommand?.(pid);
   }
 
-  /** The engine knows that the lock is gone: the session has ended, the key is another's. */
+  /** Marks the lock as lost: the engine knows that the session has ended, or that the key has another owner. */
   lose(why: string): void {
-    if (this.#ended || this.#lost.signal.aborted) return;
-    this.#stop();
-    const { name, place } = this.#options;
-    this.#lost.abort(new LockLost(`lost the lock '${printable(name)}' (${place}): ${why}`));
+    if (this.#isOver) return;
+    this.#stopTimers();
+    const { name, location } = this.#options;
+    this.#lost.abort(new LockLost(`lost the lock '${printable(name)}' (${location}): ${why}`));
   }
 
   async release(): Promise<void> {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#stop();
+    if (this.#released) return;
+    this.#released = true;
+    this.#stopTimers();
     const limit = AbortSignal.timeout(this.#options.ttl / PARTS);
-    await within(limit, this.#options.giveBack(limit)).catch(() => {});
+    await within(limit, this.#options.release(limit)).catch(() => {});
   }
 
-  #stop(): void {
+  get #isOver(): boolean {
+    return this.#released || this.#lost.signal.aborted;
+  }
+
+  #stopTimers(): void {
     clearTimeout(this.#renewal);
-    clearInterval(this.#watch);
+    clearInterval(this.#deadlineCheck);
   }
 
   #extend(sent: number): void {
@@ -120,12 +129,13 @@ export class TimedLease implements Lease {
     this.onextended?.(this.#deadline);
   }
 
-  #plan(when: number): void {
+  /** @param when on `clock()` */
+  #scheduleRenewal(when: number): void {
     this.#renewal = setTimeout(() => this.#renew(), Math.max(0, when - clock()));
   }
 
-  /** @returns true while the lock is proven to be ours for long enough */
-  #look(): boolean {
+  /** Loses the lock when less than a third of the lease is left. @returns false if so */
+  #checkDeadline(): boolean {
     if (clock() < this.#deadline - this.#options.ttl / PARTS) return true;
     const reason = this.#failure instanceof Error ? `: ${this.#failure.message.replace(/\.$/, "")}` : "";
     this.lose(`it could not be renewed in time${reason}`);
@@ -133,26 +143,26 @@ export class TimedLease implements Lease {
   }
 
   async #renew(): Promise<void> {
-    if (!this.#look()) return;
+    if (!this.#checkDeadline()) return;
     const { ttl } = this.#options;
     const sent = clock();
     const limit = AbortSignal.timeout(ttl / PARTS / 2);
     try {
       const ours = await within(limit, this.#options.renew(limit));
-      if (this.#ended || this.#lost.signal.aborted) return;
+      if (this.#isOver) return;
       if (!ours) return this.lose("the store does not have it any more");
       this.#failure = undefined;
       this.#extend(sent);
-      this.#plan(sent + ttl / PARTS);
+      this.#scheduleRenewal(sent + ttl / PARTS);
     } catch (error) {
-      if (this.#ended || this.#lost.signal.aborted) return;
+      if (this.#isOver) return;
       this.#failure = error;
-      this.#plan(clock() + ttl / 20);
+      this.#scheduleRenewal(clock() + ttl / 20);
     }
   }
 }
 
-/** The promise, but not longer than until the signal fires. */
+/** The promise, rejected with the signal's reason if that fires first. */
 export function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const giveUp = () => reject(signal.reason);
@@ -163,8 +173,8 @@ export function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> 
 }
 
 /**
- * Waits.
- * @param signal gives the wait up: at once if it has fired already
+ * Sleeps, in milliseconds.
+ * @param signal ends the sleep: the promise is rejected with its reason, at once if it has already fired
  */
 export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
   const sleep = Promise.withResolvers<void>();

@@ -1,35 +1,37 @@
 /**
- * A lock of a remote store is two locks: the main one, and its witness.
+ * Every remote lock is held twice, through two independent sessions or leases: the main hold and the second hold.
  *
- * A store can take a lock away from a holder that is well: an administrator ends the session, revokes the lease or
- * deletes the key. Then the next one would begin at once, before the old one has noticed. So whoever has the main
- * lock must have the witness too before it begins, and gives it back only when its work has stopped. Two sessions,
- * two leases: who loses one of them stops, and the other keeps everybody out until it has.
+ * A server can take a lock away from a healthy holder: an administrator ends its session, revokes its lease or deletes its
+ * key. With one hold, the next waiter would start before the old holder has noticed. With two, losing either hold means:
+ * stop the work. Only when the work has stopped is the other hold released, so no process can start in between.
  *
- * `exclusive run` keeps the witness in a second process (`command/guardian.ts`), which outlives the wrapper.
+ * `exclusive run` keeps the second hold in a second process (`command/run/guardian.ts`), which outlives the wrapper.
  */
-import { isWitnessName, lockOfLine, witnessName } from "../name.ts";
+import { isSecondHoldName, lockOfQueueHead, secondHoldName } from "../name.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
 
-/** What to ask for to have the witness of a lock. */
-export const witnessOf = (request: Request): Request => ({ ...request, name: witnessName(request.name) });
+/** The request for the second hold of a lock. */
+export const secondHoldOf = (request: Request): Request => ({
+  ...request,
+  name: secondHoldName(request.name),
+});
 
-/** The place of the next in line protects nothing that runs, so it has no witness. */
-const isLine = (name: string): boolean => lockOfLine(name) !== undefined;
+/** A queue head has no second hold, because no work runs under it. */
+const isQueueHead = (name: string): boolean => lockOfQueueHead(name) !== undefined;
 
-/** Main lock and witness as one lease. */
-class Pair implements Lease {
+/** Both holds as one lease. It is lost when either is. */
+class DoubleHold implements Lease {
   readonly lost: AbortSignal | undefined;
 
   constructor(
     private readonly main: Lease,
-    private readonly witness: Lease,
+    private readonly second: Lease,
   ) {
-    const signals = [main.lost, witness.lost].filter((signal) => signal !== undefined);
+    const signals = [main.lost, second.lost].filter((signal) => signal !== undefined);
     this.lost = signals.length === 0 ? undefined : AbortSignal.any(signals);
   }
-  get place(): string {
-    return this.main.place;
+  get location(): string {
+    return this.main.location;
   }
   get token(): bigint | undefined {
     return this.main.token;
@@ -37,54 +39,54 @@ class Pair implements Lease {
   recordCommand(pid: number): void {
     this.main.recordCommand?.(pid);
   }
-  /** The witness first: whoever gets the main lock then finds it free. */
+  /** Releases the second hold first, so that the next holder of the main one finds it free. */
   async release(): Promise<void> {
-    await this.witness.release();
+    await this.second.release();
     await this.main.release();
   }
 }
 
-/** A store whose locks are held together with their witness. */
-export class Witnessed implements Store {
+/** A store that takes both holds of each lock, in one process. */
+export class DoubleHoldStore implements Store {
+  /** @param engine a store that takes one */
   constructor(private readonly engine: Store) {}
 
   async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
     const main = await this.engine.tryAcquire(request, signal);
-    if (main === undefined || isLine(request.name)) return main;
-    const witness = await orRelease(main, this.engine.tryAcquire(witnessOf(request), signal));
-    if (witness !== undefined) return new Pair(main, witness);
+    if (main === undefined || isQueueHead(request.name)) return main;
+    const second = await orRelease(main, this.engine.tryAcquire(secondHoldOf(request), signal));
+    if (second !== undefined) return new DoubleHold(main, second);
     await main.release();
     return undefined;
   }
 
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
     const main = await this.engine.waitAcquire(request, signal);
-    if (isLine(request.name)) return main;
-    return new Pair(main, await orRelease(main, this.engine.waitAcquire(witnessOf(request), signal)));
+    if (isQueueHead(request.name)) return main;
+    const second = await orRelease(main, this.engine.waitAcquire(secondHoldOf(request), signal));
+    return new DoubleHold(main, second);
   }
 
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
-    for (const part of [name, witnessName(name)]) {
-      if (this.engine.waitFree) await this.engine.waitFree(part, signal);
-      else await (await this.engine.waitAcquire({ name: part, mode: "exclusive" }, signal)).release();
-    }
+    await this.engine.waitFree(name, signal);
+    await this.engine.waitFree(secondHoldName(name), signal);
   }
 
-  /** A lock whose main part is free, and its witness not, is held: the last command is being stopped. */
+  /** A lock of which only the second hold is taken is held: the last command is still being stopped. */
   async status(name: string): Promise<LockStatus> {
     const main = await this.engine.status(name);
     if (main.state !== "free") return main;
-    const witness = await this.engine.status(witnessName(name));
-    return witness.state === "free" ? main : { ...witness, name, lockfile: main.lockfile };
+    const second = await this.engine.status(secondHoldName(name));
+    return second.state === "free" ? main : { ...second, name, lockfile: main.lockfile };
   }
 
   async list(): Promise<LockStatus[]> {
     const all = await this.engine.list();
-    return all.filter(({ name }) => !isLine(name) && !isWitnessName(name));
+    return all.filter(({ name }) => !isQueueHead(name) && !isSecondHoldName(name));
   }
 
-  place(name: string): string {
-    return this.engine.place(name);
+  location(name: string): string {
+    return this.engine.location(name);
   }
 
   close(): Promise<void> {
@@ -92,7 +94,7 @@ export class Witnessed implements Store {
   }
 }
 
-/** The result; if there is none, the main lock is given back. */
+/** Returns the result. If it is an error, releases the main hold and throws it. */
 async function orRelease<T>(main: Lease, result: Promise<T>): Promise<T> {
   try {
     return await result;

@@ -1,21 +1,20 @@
-/** The URL of a store, with and without its secrets. */
+/** The URL of a remote store, with and without its secrets. */
 import { printable } from "../errors.ts";
 
-/** Whatever follows `SCHEME://`. A password may hold any character that is no `@`, and some do hold `/`. */
+/** SCHEME://USER:PASSWORD@REST. A password may contain any character, often `/`; the last `@` ends it. */
 const PARTS = /^([a-z][a-z0-9+.-]*):\/\/(?:([^:@]*)(?::(.*))?@)?([^?#]*)/is;
 
-/**
- * A store's URL. Text that is shown to anybody goes through here: a password stands in no message, list or log.
- */
-export class Address {
+/** A store's URL. All text that is shown passes through here, so that no message, list or log has a password. */
+export class StoreUrl {
+  /** In lower case. */
   readonly scheme: string;
-  /** The URL without password and parameters: what is shown. */
-  readonly shown: string;
+  /** The URL without password and parameters, for messages. */
+  readonly redacted: string;
   readonly #secrets: string[] = [];
 
   /**
-   * @param url as it was given: an engine reads it by its own rules
-   * @throws {TypeError} when it has no scheme
+   * @param url the complete URL, as the user gave it; each engine parses it by its own rules
+   * @throws {TypeError} for a URL without a scheme
    */
   constructor(readonly url: string) {
     const match = PARTS.exec(url);
@@ -23,21 +22,21 @@ export class Address {
       throw new TypeError("a store is a URL such as redis://HOST:6379 (see docs/stores.md)");
     const [, scheme, user, password, rest] = match;
     this.scheme = scheme!.toLowerCase();
-    this.shown = printable(`${this.scheme}://${user ? `${user}@` : ""}${rest!.replace(/\/+$/, "")}`);
+    this.redacted = printable(`${this.scheme}://${user ? `${user}@` : ""}${rest!.replace(/\/+$/, "")}`);
     for (const secret of [password, ...secretParameters(url)]) {
       if (secret) this.#secrets.push(secret, decoded(secret));
     }
   }
 
-  /** The text without the secrets of this URL: for messages of clients and servers that may quote them. */
-  hide(text: string): string {
-    let safe = text.replaceAll(this.url, this.shown);
+  /** The text without this URL's secrets. Messages of clients and servers may quote them. */
+  redact(text: string): string {
+    let safe = text.replaceAll(this.url, this.redacted);
     for (const secret of this.#secrets) safe = safe.replaceAll(secret, "***");
     return printable(safe);
   }
 }
 
-/** Values of parameters whose name says that they are secret: `?password=…`, `&sslpassword=…`. */
+/** Values of the parameters with a secret's name: `?password=…`, `&sslpassword=…`. */
 function secretParameters(url: string): string[] {
   return Array.from(
     url.matchAll(/[?&][^=&#]*(?:pass|secret|token)[^=&#]*=([^&#]*)/gi),
@@ -45,6 +44,7 @@ function secretParameters(url: string): string[] {
   );
 }
 
+/** Percent-decoded; unchanged where it is malformed. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);

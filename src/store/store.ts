@@ -1,82 +1,92 @@
-/** The interface that every store keeps: a store is a place where locks live. */
+/** The interface of every store. A store is a place where locks live: a directory, or a server's database. */
 import type { Holder, Mode } from "../holder.ts";
 
-/** What somebody wants of a store. */
+/** Which lock to take, and how. */
 export interface Request {
-  /** The lock's name, already checked. */
+  /** The lock's name, already checked by `checkName`. */
   name: string;
+  /** Exclusive: one holder. Shared: many holders, but no exclusive one. */
   mode: Mode;
-  /** Text for people, kept with the lock. */
+  /** A note for people, kept with the lock. */
   label?: string | undefined;
-  /** How many slots the lock has of which this is one; kept with the lock. */
+  /** The number of slots, where the lock is one of several slots; kept with the lock. */
   slots?: number | undefined;
 }
 
 /** A lock that is held. */
 export interface Lease {
   /** Where the lock lives: the lock file's path, or the store's URL without its secrets. */
-  readonly place: string;
-  /** The fencing token: larger than that of every earlier holder. Undefined where the store has none. */
+  readonly location: string;
+  /** The fencing token: larger than that of every earlier holder. Undefined in a store without tokens. */
   readonly token?: bigint | undefined;
-  /** Fires when ownership can no longer be proven. Undefined where it cannot end before `release()`. */
+  /**
+   * Fires when ownership can no longer be proven; its reason is a `LockLost`. Undefined where a lock cannot end before
+   * `release()`.
+   */
   readonly lost?: AbortSignal | undefined;
-  /** Until when nobody else can own the lock, in milliseconds on `clock()`. Undefined where there is no such end. */
-  readonly deadline?: number | undefined;
-  /** Told of each new `deadline`. */
-  onextended?: ((deadline: number) => void) | undefined;
-  /** Adds the wrapped command's pid to what is known of the holder. */
+  /** Adds the wrapped command's pid to the holder's record. */
   recordCommand?(pid: number): void;
-  /** Gives the lock back. A second call does nothing. */
+  /**
+   * Releases the lock. A second call does nothing. It does not throw for a server that is unreachable: the lock then ends
+   * with the lease.
+   */
   release(): Promise<void>;
 }
 
-/** What is known of one lock. */
+/** The state of one lock. */
 export interface LockStatus {
+  /** The lock's name. */
   name: string;
-  /** `unknown` where the OS does not let us ask. */
+  /** `unknown`: the OS does not permit this process to find out. */
   state: "held" | "free" | "unknown";
   /** Path of the lock file, or the store's URL without its secrets. */
   lockfile: string;
+  /** The holder, as far as it is known. Undefined for a free lock. */
   holder?: Holder | undefined;
-  /** Those who share it with `holder`, as far as that can be known. */
+  /** The other holders of a shared lock, as far as they are known. */
   others?: Holder[] | undefined;
-  /** How many wait for it, where that can be known. */
+  /** The number of waiters. Undefined where the store cannot tell. */
   waiters?: number | undefined;
-  /** The slots that are held, where the lock has slots: they are locks of their own, named `NAME.1`, `NAME.2`, … */
+  /** The held slots of a lock with slots. Each is a lock of its own, named `NAME.1`, `NAME.2`, … */
   slots?: LockStatus[] | undefined;
 }
 
-/** A type as JSON has it: dates are strings in ISO 8601, and what is undefined is left out. */
+/** A type after a round trip through JSON: dates are strings in ISO 8601, and undefined fields are absent. */
 type Json<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
 
-/** What `exclusive status --json` prints, and each element of the array that `exclusive list --json` prints. */
+/** The output of `exclusive status --json`, and each element of the array that `exclusive list --json` prints. */
 export type LockStatusJson = Json<LockStatus>;
 
-export interface Store {
+/**
+ * A place where locks live. Every request is rejected with a `LockFileError` (a store of files) or a `StoreError` (a server
+ * that is unreachable, or refuses it) when it fails; to take a lock in a mode that the store does not have is a `TypeError`.
+ */
+export interface Store<L extends Lease = Lease> {
   /**
-   * Takes the lock if it is free; undefined when it is held.
+   * Takes the lock if it is free; resolves with undefined if it is held.
    *
-   * A store that has forgotten what it knew (restarted, emptied) is not believed that a lock is free before its memory
-   * reaches back one lease: this waits for that, and says so.
-   * @param signal gives that wait up; if it has fired already there is none. The promise is then rejected with its reason.
+   * A server that lost its memory (it is new, restarted or emptied) may have forgotten a holder that is still running. So
+   * after such an event this waits, with a notice, for up to one lease before it takes a lock.
+   * @param signal gives up that wait: the promise is rejected with the signal's reason. A signal that has already fired
+   *   does not prevent taking a free lock; only the wait.
    */
-  tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined>;
+  tryAcquire(request: Request, signal?: AbortSignal): Promise<L | undefined>;
   /**
-   * Waits for the lock in the engine, without polling.
-   * @param signal gives the wait up: the promise is rejected with its reason once nothing is left waiting
+   * Waits in the engine's queue, without polling, and takes the lock.
+   * @param signal gives up the wait: the promise is rejected with the signal's reason, after the waiter has left the queue
    */
-  waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease>;
+  waitAcquire(request: Request, signal?: AbortSignal): Promise<L>;
   /**
-   * Waits until nobody holds the lock, without taking it from anybody and without making anything.
-   * @param signal gives the wait up: the promise is rejected with its reason
+   * Waits until the lock is free. It takes no lock away from a waiter, and leaves nothing behind in the store.
+   * @param signal gives up the wait: the promise is rejected with the signal's reason
    */
-  waitFree?(name: string, signal?: AbortSignal): Promise<void>;
-  /** What is known of one lock. */
+  waitFree(name: string, signal?: AbortSignal): Promise<void>;
+  /** Reads the state of one lock. */
   status(name: string): Promise<LockStatus>;
-  /** What is known of every lock in this store. */
+  /** Reads the state of every lock in this store. A store of files also lists free locks whose files were left behind. */
   list(): Promise<LockStatus[]>;
-  /** Where a lock of this name lives. */
-  place(name: string): string;
-  /** Closes connections. Held locks end with it. */
+  /** The path of the lock's file, or the store's URL without its secrets. Makes no request. */
+  location(name: string): string;
+  /** Closes all connections, and so releases the locks of a remote store. */
   close(): Promise<void>;
 }

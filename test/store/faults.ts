@@ -255,7 +255,7 @@ export function scene(server: Server): Scene {
 export interface FaultOptions {
   /** Starts a server that keeps nothing when it is killed, where there is that choice. */
   start: () => Promise<Server>;
-  /** Ends the wrapper's session, revokes its lease or deletes its key, as an administrator can; and not the witness'. */
+  /** Ends the wrapper's session, revokes its lease or deletes its key, as an administrator can; not its second hold. */
   takeAway?: (server: Server) => Promise<void>;
   /** The lock ends with its connection. */
   connectionIsLock?: boolean;

@@ -75,7 +75,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await Promise.all([job(1), job(2), job(3)])).toEqual([2, 4, 6]);
   });
 
-  test("lost fires when the key is taken away, and while the witness stands nobody else begins", async () => {
+  test("lost fires when the key is taken away, and while the second hold stands nobody else begins", async () => {
     const lock = await lockOf("stolen").acquire();
     await server.cli("DEL", "exclusive:lock:stolen");
     const next = lockOf("stolen").acquire({ wait: true });

@@ -136,7 +136,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       const seen: LockStatus[] = [await b.status(name), (await b.list()).find((lock) => lock.name === name)!];
       for (const { state, holder, lockfile } of seen) {
         expect(state).toBe("held");
-        expect(lockfile).toBe(b.place(name));
+        expect(lockfile).toBe(b.location(name));
         expect(holder).toMatchObject({
           pid: process.pid,
           alive: true,
@@ -206,7 +206,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
         await next.release();
       });
 
-      test("the witness and the line are in no list", async () => {
+      test("second holds and queue heads are in no list", async () => {
         const name = fresh();
         const lease = await take(a, name);
         const names = (await b.list()).map((lock) => lock.name);

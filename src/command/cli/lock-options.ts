@@ -2,7 +2,7 @@
 import { LockFileError } from "../../errors.ts";
 import { checkName, slotOf } from "../../name.ts";
 import { FileStore } from "../../store/file/file-store.ts";
-import { LazyStore } from "../../store/open-store.ts";
+import { LazyStore } from "../../store/lazy-store.ts";
 import type { LockStatus, Store } from "../../store/store.ts";
 import { UsageError } from "./exit-status.ts";
 import { STORE, type StoreValues, whereOf } from "./store-options.ts";

@@ -3,7 +3,7 @@ import { printable } from "../../errors.ts";
 import { pause } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
-import { Address } from "../../store/store-url.ts";
+import { StoreUrl } from "../../store/store-url.ts";
 import { EXIT, ourselves } from "../cli/exit-status.ts";
 import { type Check, PATIENCE_MS, printChecks } from "../doctor.ts";
 import { jsonLine, print } from "../output/print.ts";
@@ -13,16 +13,16 @@ const TTL = "2s";
 
 /** @throws {StoreError} when it cannot be reached, or refuses us */
 export async function doctorStore(url: string, json: boolean): Promise<number> {
-  const { shown } = new Address(url);
+  const { redacted } = new StoreUrl(url);
   const [first, second] = await Promise.all([openStore(url, { ttl: TTL }), openStore(url, { ttl: TTL })]);
   const request: Request = { name: `doctor ${crypto.randomUUID()}`, mode: "exclusive" };
   const checks = [...(await betweenClients(first, second, request)), await afterKill(second, url, request)];
   await Promise.all([first.close(), second.close()]);
   const ok = checks.every((check) => check.ok);
-  if (json) print(jsonLine({ store: shown, ok, checks }));
+  if (json) print(jsonLine({ store: redacted, ok, checks }));
   else {
     printChecks(checks);
-    print(`${shown}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
+    print(`${redacted}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
   }
   return ok ? EXIT.OK : EXIT.IO_ERROR;
 }

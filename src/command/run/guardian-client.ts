@@ -30,7 +30,7 @@ export type ToGuardian =
   /** Nothing of the command is left that must be guarded. */
   | { done: true };
 
-/** What the guardian says. `deadline`: that of the witness. */
+/** What the guardian says. `deadline`: that of the second hold. */
 export type FromGuardian = { deadline: number } | { lost: string } | { failed: string };
 
 export function* linesOf(buffered: { text: string }, chunk: string): Generator<unknown> {
@@ -39,7 +39,7 @@ export function* linesOf(buffered: { text: string }, chunk: string): Generator<u
   for (const line of lines) yield JSON.parse(line);
 }
 
-/** A second process that keeps the witness of a lock, and stops the command when the wrapper cannot. */
+/** A second process that keeps the second hold of a lock, and stops the command when the wrapper cannot. */
 export class Guardian {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #ready = Promise.withResolvers<void>();
@@ -62,18 +62,18 @@ export class Guardian {
     this.tell({ order });
   }
 
-  /** Fires when the witness is no longer proven to be ours, or the guardian is gone. */
+  /** Fires when the second hold is no longer proven to be ours, or the guardian is gone. */
   get lost(): AbortSignal {
     return this.#lost.signal;
   }
 
-  /** Is the witness proven to be ours, by the clock? A guardian that was stopped does not say so. */
+  /** Is the second hold proven to be ours, by the clock? A guardian that was stopped does not say so. */
   look(): void {
     if (clock() >= this.#deadline) this.#fail("the process that guards it does not answer");
   }
 
   /**
-   * Waits until the witness is ours: until the last holder's command is gone.
+   * Waits until the second hold is ours: until the last holder's command is gone.
    * @throws {StoreError} when the guardian cannot do its work
    */
   ready(signal: AbortSignal): Promise<void> {
@@ -95,7 +95,7 @@ export class Guardian {
     }
   }
 
-  /** The command is gone: the witness is given back, and the guardian ends. */
+  /** The command is gone: the second hold is given back, and the guardian ends. */
   async done(limit: number): Promise<void> {
     this.#done = true;
     this.tell({ done: true });

@@ -2,7 +2,7 @@
  * The guardian of a command whose lock lives in a store: a second process, because the wrapper may be killed or
  * stopped, and then nobody would stop the command when its lease ends.
  *
- * It holds the lock's witness (`store/second-hold.ts`): it takes it before the command starts and gives it back when no
+ * It has the second hold of the lock (`store/second-hold.ts`): it takes it before the command starts and gives it back when no
  * process of the command is left, so nobody else begins before that, whatever happens to the main lock. It ends with
  * the wrapper, or when it has done the wrapper's work. It has no terminal, ignores every signal, and keeps no
  * descriptor of the command's.
@@ -12,8 +12,8 @@ import { clock } from "../../os/clock.ts";
 import { write } from "../../os/libc.ts";
 import { SIG } from "../../os/signals.ts";
 import { type TimedLease, within } from "../../store/lease.ts";
-import { openStore } from "../../store/open-store.ts";
-import { witnessOf } from "../../store/second-hold.ts";
+import { openEngine } from "../../store/open-store.ts";
+import { secondHoldOf } from "../../store/second-hold.ts";
 import type { Lease } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { complain } from "../output/print.ts";
@@ -22,7 +22,7 @@ import { CommandTree } from "./process-tree.ts";
 
 /** A wrapper that was killed may just have started the command: so long it is looked for. */
 const SEARCH_MS = 1000;
-/** A store gets so long to give the witness to who is leaving, so that it can be given back. */
+/** A store gets so long to give the second hold to who is leaving, so that it can be given back. */
 const GOODBYE_MS = 500;
 /** Between looks at the clock, and at processes that must end. */
 const LOOK_MS = 20;
@@ -63,8 +63,8 @@ export async function guardian(): Promise<number> {
 }
 
 class Guard {
-  readonly #witness: Promise<TimedLease | undefined>;
-  /** The witness after it was lost. */
+  readonly #secondHold: Promise<TimedLease | undefined>;
+  /** The second hold after it was lost. */
   #again: Promise<Lease | undefined> | undefined;
   readonly #over = new AbortController();
   #deadline = Number.POSITIVE_INFINITY;
@@ -76,7 +76,7 @@ class Guard {
   #stopped: Promise<void> | undefined;
 
   constructor(private readonly order: Order) {
-    this.#witness = this.#take();
+    this.#secondHold = this.#take();
     setInterval(() => this.#watch(), Math.min(Math.max(order.ttl / 50, 10), 250));
   }
 
@@ -104,8 +104,8 @@ class Guard {
 
   async #leave(): Promise<void> {
     this.#over.abort();
-    const witness = await this.#witness;
-    await witness?.release();
+    const secondHold = await this.#secondHold;
+    await secondHold?.release();
     // A store that does not answer now is not waited for: the session, or the lease, ends without us.
     const again = this.#again && within(AbortSignal.timeout(GOODBYE_MS), this.#again);
     await (await again?.catch(() => undefined))?.release();
@@ -114,19 +114,18 @@ class Guard {
   async #take(): Promise<TimedLease | undefined> {
     const { url, ttl, name, mode, label } = this.order;
     try {
-      const store = await openStore(url, { ttl, witness: false, notice: () => {} });
-      const request = witnessOf({ name, mode, label });
-      const lease = await store.waitAcquire(request, this.#over.signal);
-      const witness = lease as TimedLease;
-      witness.onextended = (deadline) => say({ deadline });
-      witness.lost.addEventListener("abort", () => {
-        say({ lost: (witness.lost.reason as Error).message });
-        // What took the witness away may have taken the main lock too. Nobody gets in before the command is gone if
-        // the witness is ours again before somebody else asks for it.
+      const store = await openEngine(url, { ttl, notice: () => {} });
+      const request = secondHoldOf({ name, mode, label });
+      const secondHold = await store.waitAcquire(request, this.#over.signal);
+      secondHold.onextended = (deadline) => say({ deadline });
+      secondHold.lost.addEventListener("abort", () => {
+        say({ lost: (secondHold.lost.reason as Error).message });
+        // What took the second hold away may have taken the main lock too. Nobody gets in before the command is gone if
+        // the second hold is ours again before somebody else asks for it.
         this.#again = store.tryAcquire(request, this.#over.signal).catch(() => undefined);
       });
-      say({ deadline: witness.deadline });
-      return witness;
+      say({ deadline: secondHold.deadline });
+      return secondHold;
     } catch (error) {
       if (!this.#over.signal.aborted) say({ failed: (error as Error).message });
       return undefined;

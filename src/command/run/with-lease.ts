@@ -7,7 +7,7 @@ import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, SIG } from "../../os/signals.ts";
 import { inheritedDescriptors, start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
-import { openStore } from "../../store/open-store.ts";
+import { openEngine } from "../../store/open-store.ts";
 import type { Store } from "../../store/store.ts";
 import { type CommandError, EXIT } from "../cli/exit-status.ts";
 import { complain, type Log } from "../output/print.ts";
@@ -41,9 +41,8 @@ export async function runLeased(run: LeasedRun): Promise<never> {
   const inherited = inheritedDescriptors(); // before there are any of ours
   if (!isIgnored(SIG.PIPE)) process.on("SIGPIPE", () => {}); // a guardian that is gone must not end us
   const { log } = run;
-  const store = await openStore(run.url, {
+  const store = await openEngine(run.url, {
     ttl: run.ttl,
-    witness: false,
     notice: (reason) => log.tell("waiting", { wait: log.elapsed, reason }, () => reason),
   });
   const lock = new Lock({ ...run.lock, store });
@@ -80,7 +79,7 @@ const markOf = (lock: Lock, lease: TimedLease) => ({
   EXCLUSIVE_TOKEN: String(lease.token),
 });
 
-/** Starts the guardian, and waits until it has the witness: until the last holder's command is gone. */
+/** Starts the guardian, and waits until it has the second hold: until the last holder's command is gone. */
 async function guard(lock: Lock, lease: TimedLease, run: LeasedRun, waited: number): Promise<Guardian> {
   const { shared, label } = run.lock;
   const guardian = new Guardian({
@@ -187,7 +186,7 @@ async function stop(tree: CommandTree, killAt: number): Promise<void> {
   }
 }
 
-/** The witness first: whoever gets the main lock then finds it free. */
+/** The second hold first, so that the next holder of the main one finds it free. */
 async function giveBack(guardian: Guardian, lock: Lock, lease: TimedLease, store: Store): Promise<void> {
   await guardian.done(lease.ttl);
   await lock.release();

@@ -1,23 +1,23 @@
 /**
- * etcd over HTTP: the JSON gateway of its v3 API, at several endpoints.
+ * A client of etcd's v3 API over its JSON gateway, at several endpoints.
  *
- * In JSON, 64-bit integers are strings and bytes are base64; what has its default value is left out.
+ * In this JSON, 64-bit integers are strings, bytes are base64, and fields with their default value are absent.
  */
 import { StoreError } from "../../errors.ts";
-import type { Address } from "../store-url.ts";
+import type { StoreUrl } from "../store-url.ts";
 
-/** No endpoint gives an answer, or none that says that etcd works. */
+/** No endpoint answers, or every answer means that etcd is unavailable. */
 export class Unreachable extends StoreError {
-  /** It had answered before. */
+  /** True if the waiter was already in the queue. */
   queued = false;
 }
 
-/** How long one endpoint gets for an answer when there are others to ask, in milliseconds. */
+/** The time for one endpoint to answer, in milliseconds. */
 const ATTEMPT_MS = 3000;
 const DEFAULT_PORT = 2379;
 const DEFAULT_PREFIX = "exclusive";
 
-/** gRPC status codes (grpc/status_code.h): the server has no leader, is overloaded or is stopping. */
+/** The server has no leader, is overloaded or is stopping: gRPC status codes, grpc/status_code.h. */
 const UNAVAILABLE = [4, 8, 14];
 const NOT_FOUND = 5;
 const UNAUTHENTICATED = 16;
@@ -27,25 +27,32 @@ const SHAPE = /^etcds?:\/\/(?:(.*)@)?([^/?#@]+)(?:\/([^?#]*))?(?:\?([^#]*))?$/i;
 
 type Json = Record<string, unknown>;
 
-/** A key and its value, as a range gives them. */
+/** A key and its value in a `RangeResponse`. */
 export interface KeyValue {
   key: string;
   value?: string;
   create_revision: string;
 }
 
+/** The answer to `kv/range`. `kvs` is absent when no key was found. */
+export interface RangeResponse {
+  header: { revision: string };
+  kvs?: KeyValue[];
+}
+
 export const base64 = (text: string): string => Buffer.from(text).toString("base64");
 export const fromBase64 = (text: string | undefined): string => Buffer.from(text ?? "", "base64").toString();
 
-/** All keys that begin with this, as the fields of a request. */
+/** The fields of a request for all keys with this prefix, which ends in "/". */
 export function withPrefix(prefix: string): { key: string; range_end: string } {
   const end = Buffer.from(prefix);
-  end[end.length - 1]! += 1; // a prefix of ours ends in "/"
+  end[end.length - 1]! += 1;
   return { key: base64(prefix), range_end: end.toString("base64") };
 }
 
+/** Sends requests to the endpoint that answered last, and to the next one when it fails. */
 export class Gateway {
-  /** What all keys begin with. Ends in "/". */
+  /** The prefix of all keys. It ends in "/". */
   readonly prefix: string;
   readonly #endpoints: string[];
   readonly #user: { name: string; password: string } | undefined;
@@ -54,19 +61,19 @@ export class Gateway {
   #token: Promise<string> | undefined;
 
   /**
-   * @param address `etcd://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/PREFIX]`; `etcds://` with TLS, and then
-   *   `?cacert=FILE&cert=FILE&key=FILE` as etcdctl has them
+   * @param url `etcd://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/PREFIX]`; `etcds://` with TLS, and then also
+   *   `?cacert=FILE&cert=FILE&key=FILE`, as the options of etcdctl
    * @throws {TypeError} for another URL
    */
-  constructor(private readonly address: Address) {
-    const [, user, hosts, path, query] = SHAPE.exec(address.url) ?? [];
+  constructor(private readonly url: StoreUrl) {
+    const [, user, hosts, path, query] = SHAPE.exec(url.url) ?? [];
     if (hosts === undefined)
       throw new TypeError("a store in etcd is a URL such as etcd://HOST:2379,HOST:2379/PREFIX");
-    const secure = address.scheme === "etcds";
+    const secure = url.scheme === "etcds";
     this.#endpoints = hosts.split(",").map((host) => {
       const port = /:\d+$/.test(host) ? "" : `:${DEFAULT_PORT}`;
       const endpoint = `${secure ? "https" : "http"}://${host}${port}`;
-      if (!URL.canParse(endpoint)) throw new TypeError(`not a host: '${host}' in ${address.shown}`);
+      if (!URL.canParse(endpoint)) throw new TypeError(`not a host: '${host}' in ${url.redacted}`);
       return endpoint;
     });
     this.prefix = `${decodeURIComponent(path ?? "").replace(/\/+$/, "") || DEFAULT_PREFIX}/`;
@@ -77,8 +84,8 @@ export class Gateway {
     const parameters = new URLSearchParams(query);
     for (const name of parameters.keys()) {
       if (!PARAMETERS.includes(name))
-        throw new TypeError(`${address.shown}: no parameter '${name}' (${PARAMETERS.join(", ")})`);
-      if (!secure) throw new TypeError(`${address.shown}: '${name}' needs TLS: say etcds://`);
+        throw new TypeError(`${url.redacted}: no parameter '${name}' (${PARAMETERS.join(", ")})`);
+      if (!secure) throw new TypeError(`${url.redacted}: '${name}' needs TLS: say etcds://`);
     }
     const file = (name: string) => {
       const path = parameters.get(name);
@@ -87,20 +94,21 @@ export class Gateway {
     if (secure) this.#tls = { ca: file("cacert"), cert: file("cert"), key: file("key") };
   }
 
-  /** The endpoint that answered last: who waits at another may wait for ever. */
+  /** The endpoint that answered last. */
   get endpoint(): string {
     return this.#endpoints[this.#current]!;
   }
+  /** The number of endpoints. */
   get size(): number {
     return this.#endpoints.length;
   }
 
   /**
    * Asks the endpoints in turn until one answers.
-   * @param limit how long each gets, in milliseconds; `Infinity` for a request that waits in the server
-   * @returns undefined when what was asked for is not there
-   * @throws {Unreachable} when none answers
-   * @throws {StoreError} when etcd refuses
+   * @param limit the time for each, in milliseconds; `Infinity` for a request that waits in the server
+   * @returns undefined when etcd does not find the object of the request, such as a lease
+   * @throws {Unreachable} when no endpoint answers
+   * @throws {StoreError} when etcd refuses the request
    */
   async call<T = Json>(
     method: string,
@@ -131,8 +139,8 @@ export class Gateway {
 
   /**
    * Watches keys until one of them is deleted.
-   * @param start the revision from which on
-   * @returns true when one was deleted, false when etcd has ended the watch
+   * @param start the first revision to look at
+   * @returns true when a key was deleted, false when etcd has ended the watch
    */
   async watchDeletion(keys: Json, start: string, signal: AbortSignal): Promise<boolean> {
     const create_request = { ...keys, start_revision: start, filters: ["NOPUT"] };
@@ -165,7 +173,7 @@ export class Gateway {
       const refusal = await this.#read(response);
       const code = (refusal as { code?: number }).code;
       if (code !== UNAUTHENTICATED || this.#user === undefined || again) throw this.#refusal(refusal);
-      this.#token = undefined; // it has run out: a simple token lives for five minutes without use
+      this.#token = undefined; // expired: a simple token lives for five minutes without use
     }
   }
 
@@ -190,7 +198,7 @@ export class Gateway {
       tls: this.#tls,
       redirect: "error",
     };
-    // A request may wait in the server for as long as somebody holds the lock.
+    // No time limit: a request may wait in the server for as long as the lock is held.
     return fetch(`${endpoint}/v3/${method}`, { ...init, timeout: false } as BunFetchRequestInit);
   }
 
@@ -199,7 +207,7 @@ export class Gateway {
     try {
       return JSON.parse(text) as Json;
     } catch {
-      // Not from etcd, or from one without this gateway.
+      // The answer of another server, or of an etcd without this gateway.
       return { code: response.status >= 500 ? UNAVAILABLE[0] : 0, message: `HTTP ${response.status}` };
     }
   }
@@ -207,7 +215,7 @@ export class Gateway {
   #refusal(error: unknown): StoreError {
     const { code, grpc_code, message, error: text } = error as Json;
     const status = Number(code ?? grpc_code);
-    const why = `${this.address.shown}: ${this.address.hide(String(message ?? text ?? error))}`;
+    const why = `${this.url.redacted}: ${this.url.redact(String(message ?? text ?? error))}`;
     if (status === NOT_FOUND) return new NotFound(why);
     return UNAVAILABLE.includes(status) ? new Unreachable(why) : new StoreError(why);
   }
@@ -215,8 +223,8 @@ export class Gateway {
   #unreachable(error: unknown): Unreachable {
     if (error instanceof Unreachable) return error;
     const timeout = (error as Error).name === "TimeoutError";
-    const why = timeout ? "no answer in time" : this.address.hide((error as Error).message);
-    return new Unreachable(`${this.address.shown}: ${why}`, { cause: error });
+    const why = timeout ? "no answer in time" : this.url.redact((error as Error).message);
+    return new Unreachable(`${this.url.redacted}: ${why}`, { cause: error });
   }
 }
 

@@ -63,7 +63,7 @@ export class FileLease implements Lease {
   #released = false;
 
   constructor(
-    readonly place: string,
+    readonly location: string,
     /** The descriptor that holds the lock, until it is released. */
     public fd: number,
     private readonly identity: kernel.FileStatus,
@@ -105,10 +105,10 @@ export class FileLease implements Lease {
     // The last of many readers removes the file: only it gets the lock for itself. To ask converts our lock,
     // which flock(2) does by giving it up first; that is no loss, as we are leaving.
     if (this.leaving.mode === "shared" && kernel.flock(this.fd, LOCK.EX | LOCK.NB) < 0) return;
-    const now = kernel.lstat(this.place);
+    const now = kernel.lstat(this.location);
     if (typeof now === "number" || !kernel.sameFile(now, this.identity)) return;
     // A file that we may not delete stays, and is as good for the next holder: but it must not name us.
-    if (this.leaving.keep || kernel.unlink(this.place) < 0) this.#empty();
+    if (this.leaving.keep || kernel.unlink(this.location) < 0) this.#empty();
   }
 
   /**
@@ -140,7 +140,7 @@ export class FileStore implements Store {
     this.dir = absolute(dir ?? defaultDirectory());
   }
 
-  place(name: string): string {
+  location(name: string): string {
     if (this.#options.file !== undefined) return this.#options.file;
     return `${this.dir.replace(/\/+$/, "")}/${fileName(name)}`;
   }
@@ -169,7 +169,7 @@ export class FileStore implements Store {
 
   /** @returns what was taken; where the lock is held, how often to look again before that is believed */
   #tryOnce(request: Request): FileLease | number {
-    const path = this.place(request.name);
+    const path = this.location(request.name);
     const named = this.#options.file !== undefined;
     for (let others = 0; others <= OTHER_FILES_MAX; others++) {
       const file = openFile(path, named);
@@ -195,7 +195,7 @@ export class FileStore implements Store {
    * holds older files and waits for a newer one, never the other way round, so nobody waits in a circle.
    */
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<FileLease> {
-    const path = this.place(request.name);
+    const path = this.location(request.name);
     const how = operation(request.mode);
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
@@ -228,7 +228,7 @@ export class FileStore implements Store {
    * who waits in the queue is next. No file is made, and none is needed: where there is none, nobody holds the lock.
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
-    const path = this.place(name);
+    const path = this.location(name);
     const named = this.#options.file !== undefined;
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
@@ -256,21 +256,21 @@ export class FileStore implements Store {
    */
   holderSync(name: string): Holder | undefined {
     const named = this.#options.file !== undefined;
-    const { fd } = named ? { fd: -1 } : openPresent(this.place(name));
+    const { fd } = named ? { fd: -1 } : openPresent(this.location(name));
     if (fd >= 0) {
       const holder = readHolder(fd);
       kernel.close(fd);
       if (holder.alive) return holder;
     }
     try {
-      return statusOf(this.place(name), name, named).holder;
+      return statusOf(this.location(name), name, named).holder;
     } catch {
       return undefined; // a refusal stays one where the file cannot be looked at
     }
   }
 
   async status(name: string): Promise<LockStatus> {
-    return statusOf(this.place(name), name, this.#options.file !== undefined);
+    return statusOf(this.location(name), name, this.#options.file !== undefined);
   }
 
   async list(): Promise<LockStatus[]> {

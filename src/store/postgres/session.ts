@@ -1,16 +1,16 @@
-/** A connection to PostgreSQL that can hold a lock: its settings, its end, and what it must not be. */
+/** A connection to PostgreSQL that can hold a lock: its settings, its end, and the servers that it refuses. */
 import { type ReservedSQL, SQL } from "bun";
 import { printable, StoreError } from "../../errors.ts";
 import { within } from "../lease.ts";
-import type { Address } from "../store-url.ts";
+import type { StoreUrl } from "../store-url.ts";
 
 /** Longest `application_name`, in bytes: `NAMEDATALEN - 1`. */
 const APPLICATION_NAME_MAX = 63;
-/** What it begins with. The lock's name follows. */
+/** The start of an `application_name` of ours. The lock's name follows. */
 export const APPLICATION = "exclusive ";
 
 const CONNECT_SECONDS = 10;
-/** A query that was told to end gets so long to do it before its connection is closed. */
+/** A canceled query that has not ended after this time has its connection closed. */
 const CANCEL_MS = 1000;
 
 /** SQLSTATEs: PostgreSQL manual, appendix A. */
@@ -18,21 +18,21 @@ const QUERY_CANCELED = "57014";
 const PROTOCOL_VIOLATION = "08P01";
 
 /**
- * For how long the server remembers who holds what, in milliseconds: it forgets when it starts, and when it recovers
- * from the crash of one of its processes, which sets its statistics back.
+ * An expression: milliseconds since the server last started or recovered from a crash. It has forgotten all earlier locks.
+ * The crash of one server process ends every session and resets the statistics, so their reset time shows it.
  */
-export const MEMORY = `(1000 * extract(epoch FROM clock_timestamp() -
+export const REMEMBERS_SINCE = `(1000 * extract(epoch FROM clock_timestamp() -
   greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter))))::float8`;
 
 /**
- * How many sessions of this database an administrator has ended; those whose client has gone are not among them.
- * Kept since version 14.
+ * An expression: the number of this database's sessions that an administrator has ended. Sessions whose client went away do
+ * not count. Null before PostgreSQL 14.
  */
-export const KILLS = `(SELECT to_jsonb(d) ->> 'sessions_killed' FROM pg_stat_database d WHERE datname = current_database())`;
+export const SESSIONS_KILLED = `(SELECT to_jsonb(d) ->> 'sessions_killed' FROM pg_stat_database d WHERE datname = current_database())`;
 
 /**
- * Settings of the session. Nothing that a role or a database has as its default may end a wait or a lock. The server
- * notices a client that has vanished, but not before this client counts its lock as lost.
+ * A query that makes the session's settings. They override the defaults of a role or database that would end a wait or a
+ * lock. The server notices a vanished client, but not before that client counts its lock as lost.
  */
 function settings(ttl: number): string {
   const silence = Math.ceil(ttl * 1.25) + 1000;
@@ -44,15 +44,15 @@ function settings(ttl: number): string {
     transaction_timeout: "0",
     default_transaction_read_only: "off",
     tcp_user_timeout: String(silence),
-    // tcp(7): with a user timeout, that decides when probes without an answer end the connection. The rest within
-    // what Linux takes.
+    // With a user timeout, that one decides when unanswered keepalives end the connection; see tcp(7). The other values
+    // stay within the limits of Linux.
     tcp_keepalives_idle: String(Math.min(32_767, Math.max(1, Math.floor(ttl / 2000)))),
     tcp_keepalives_interval: String(Math.min(32_767, Math.max(1, Math.floor(ttl / 4000)))),
     tcp_keepalives_count: "127",
     client_connection_check_interval: String(Math.ceil(ttl / 2)),
   };
   const rows = Object.entries(values).map(([name, value]) => `('${name}', '${value}')`);
-  // Only those that this version has. Not every system can watch a connection.
+  // Only settings that this version has. client_connection_check_interval works only on some systems.
   return `(SELECT count(set_config(s.name, v.value, false)) FROM pg_settings s
     JOIN (VALUES ${rows.join(", ")}, ('synchronous_commit',
       CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END)
@@ -62,36 +62,41 @@ function settings(ttl: number): string {
 
 type Row = Record<string, unknown>;
 
-/** One connection, which the server knows by its pid. */
+/** One connection, and the server process at its other end. */
 export class Session {
   #closing: Promise<void> | undefined;
+  /** The pid of the server process. */
   pid = 0;
-  /** `KILLS` when it began. */
-  kills: unknown;
+  /** `SESSIONS_KILLED` at the start of this session. */
+  killed: unknown;
 
   private constructor(
-    private readonly address: Address,
+    private readonly url: StoreUrl,
     private readonly sql: SQL,
     private readonly connection: ReservedSQL,
     private readonly ended: AbortController,
   ) {}
 
-  /** Fires with the reason when the connection has ended. */
+  /** Fires when the connection has ended. Its reason is a `StoreError`. */
   get closed(): AbortSignal {
     return this.ended.signal;
   }
 
-  /** @throws {StoreError} when the server cannot be reached, refuses us, or is none that can hold a session's lock */
-  static async open(address: Address, name: string, ttl: number): Promise<Session> {
+  /**
+   * Connects.
+   * @param name of a lock, for `application_name`
+   * @throws {StoreError} when the server is unreachable, refuses the connection, or cannot hold a session's lock
+   */
+  static async open(url: StoreUrl, name: string, ttl: number): Promise<Session> {
     const mark = crypto.randomUUID();
-    const url = new URL(address.url);
+    const parsed = new URL(url.url);
     const application = printable(APPLICATION + name).replace(/[^ -~]/g, "?");
     const ended = new AbortController();
     const sql = new SQL({
-      url,
+      url: parsed,
       adapter: "postgres",
-      // PGDATABASE would take priority over the URL.
-      ...(url.pathname.length > 1 && { database: decodeURIComponent(url.pathname.slice(1)) }),
+      // Otherwise PGDATABASE would take priority over the URL.
+      ...(parsed.pathname.length > 1 && { database: decodeURIComponent(parsed.pathname.slice(1)) }),
       max: 1,
       idleTimeout: 0,
       maxLifetime: 0,
@@ -99,41 +104,45 @@ export class Session {
       prepare: false,
       connection: {
         application_name: application.slice(0, APPLICATION_NAME_MAX),
-        // PostgreSQL keeps any setting whose name has a dot; a pooler refuses it, or drops it.
+        // PostgreSQL keeps any setting whose name has a dot. A pooler refuses it or drops it.
         "exclusive.session": mark,
       },
-      onclose: (error) => ended.abort(failure(error, address)),
+      onclose: (error) => ended.abort(failure(error, url)),
     });
     try {
-      const session = new Session(address, sql, await sql.reserve(), ended);
+      const session = new Session(url, sql, await sql.reserve(), ended);
       const [row] = await session.query(
         `SELECT pg_backend_pid() AS pid, current_setting('exclusive.session', true) AS mark,
-           pg_is_in_recovery() AS standby, ${KILLS} AS kills, ${settings(ttl)} AS settings`,
+           pg_is_in_recovery() AS standby, ${SESSIONS_KILLED} AS killed, ${settings(ttl)} AS settings`,
       );
-      if (row!.mark !== mark) throw pooled(address);
+      if (row!.mark !== mark) throw pooled(url);
       if (row!.standby === true)
-        throw new StoreError(`${address.shown} is a read-only standby: locks need the primary server`);
+        throw new StoreError(`${url.redacted} is a read-only standby: locks need the primary server`);
       session.pid = row!.pid as number;
-      session.kills = row!.kills;
+      session.killed = row!.killed;
       return session;
     } catch (error) {
       await sql.close({ timeout: 0 }).catch(() => {});
-      throw failure(error, address);
-    }
-  }
-
-  /** @throws {StoreError} */
-  async query(text: string, comment = ""): Promise<Row[]> {
-    try {
-      return (await this.connection.unsafe(comment + text)) as Row[];
-    } catch (error) {
-      throw failure(error, this.address);
+      throw failure(error, url);
     }
   }
 
   /**
-   * A statement that waits in the server.
-   * @param signal ends it: the promise is rejected with its reason once nothing is left waiting
+   * Runs a statement, behind the comment.
+   * @throws {StoreError} when it fails
+   */
+  async query(text: string, comment = ""): Promise<Row[]> {
+    try {
+      return (await this.connection.unsafe(comment + text)) as Row[];
+    } catch (error) {
+      throw failure(error, this.url);
+    }
+  }
+
+  /**
+   * Runs a statement that waits in the server.
+   * @param signal cancels it: the promise is rejected with the signal's reason, after the statement has ended
+   * @throws {StoreError} when it fails
    */
   async wait(text: string, comment: string, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
@@ -151,37 +160,39 @@ export class Session {
       const canceled = (error as SQL.PostgresError).errno === QUERY_CANCELED;
       if (!signal?.aborted && canceled)
         throw new StoreError(
-          `${this.address.shown}: somebody has canceled the statement that waits for the lock`,
+          `${this.url.redacted}: somebody has canceled the statement that waits for the lock`,
         );
-      throw failure(error, this.address);
+      throw failure(error, this.url);
     } finally {
       signal?.removeEventListener("abort", cancel);
     }
-    signal?.throwIfAborted(); // who asked has gone; the lock ends with the session
+    signal?.throwIfAborted(); // the statement was faster; a lock that it took ends with the session
   }
 
-  /** Ends the session, and with it its lock. */
+  /** Ends the session, and so its lock. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
-      this.ended.abort(failure(new Error("closed"), this.address));
+      this.ended.abort(failure(new Error("closed"), this.url));
       await this.sql.close({ timeout: 0 }).catch(() => {});
     })();
     return this.#closing;
   }
 }
 
+/** The message of anything that was thrown. */
 export const message = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-export function pooled(address: Address): StoreError {
+/** The error for a connection pooler in place of a server. */
+export function pooled(url: StoreUrl): StoreError {
   return new StoreError(
-    `${address.shown} is a connection pooler: it moves sessions, and a lock that belongs to one would be shared or lost. Give the URL of PostgreSQL itself`,
+    `${url.redacted} is a connection pooler: it moves sessions, and a lock that belongs to one would be shared or lost. Give the URL of PostgreSQL itself`,
   );
 }
 
-/** What the client says, without the URL's secrets, and with what to do. */
-function failure(error: unknown, address: Address): Error {
+/** The client's error as a `StoreError`, without the URL's secrets. */
+function failure(error: unknown, url: StoreUrl): Error {
   if (error instanceof StoreError) return error;
   const { errno, message: text } = error as SQL.PostgresError;
-  if (errno === PROTOCOL_VIOLATION && /startup parameter/.test(text)) return pooled(address);
-  return new StoreError(`${address.shown}: ${address.hide(text)}`, { cause: error });
+  if (errno === PROTOCOL_VIOLATION && /startup parameter/.test(text)) return pooled(url);
+  return new StoreError(`${url.redacted}: ${url.redact(text)}`, { cause: error });
 }

@@ -1,35 +1,44 @@
-/** Connections to Redis: one for requests, and one for each wait. What is gone is made anew with the next request. */
+/** Connections to Redis: one for requests, and one for each waiter. The next request replaces a broken connection. */
 import { RedisClient } from "bun";
 import { StoreError } from "../../errors.ts";
 import { within } from "../lease.ts";
-import type { Address } from "../store-url.ts";
+import type { StoreUrl } from "../store-url.ts";
 
-/** The server answered with an error, which it would do again. */
+/** The server answered with an error that a retry would repeat. */
 export class Refused extends StoreError {}
 
+/** A connection for requests, made when it is needed. */
 export class Connection {
+  /** The number of the database. */
   readonly database: string;
-  readonly #url: string;
+  readonly #connectUrl: string;
   readonly #tls: Bun.TLSOptions | undefined;
   #client: Promise<RedisClient> | undefined;
 
-  /** @param patience how long an answer is waited for, in milliseconds */
+  /**
+   * @param timeout for each answer, in milliseconds
+   * @throws {TypeError} for a malformed URL
+   */
   constructor(
-    private readonly address: Address,
-    private readonly patience: number,
+    private readonly url: StoreUrl,
+    private readonly timeout: number,
   ) {
-    const url = parse(address);
-    this.database = url.pathname.slice(1) || "0";
-    const ca = url.searchParams.get("cacert");
+    const parsed = parse(url);
+    this.database = parsed.pathname.slice(1) || "0";
+    const ca = parsed.searchParams.get("cacert");
     this.#tls = ca === null ? undefined : { ca: Bun.file(ca) };
-    url.search = "";
-    this.#url = url.href;
+    parsed.search = "";
+    this.#connectUrl = parsed.href;
   }
 
-  /** A command; the connection is made when there is none. */
-  // biome-ignore lint/suspicious/noExplicitAny: a reply is what the command says it is
+  /**
+   * Sends a command, and connects first if necessary.
+   * @throws {Refused} when the server answers with an error
+   * @throws {StoreError} when it does not answer
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: the type of a reply depends on the command
   async send(command: string, ...args: string[]): Promise<any> {
-    const limit = AbortSignal.timeout(this.patience);
+    const limit = AbortSignal.timeout(this.timeout);
     let current: Promise<RedisClient> | undefined;
     try {
       current = this.#client ??= this.#connect();
@@ -43,25 +52,27 @@ export class Connection {
   }
 
   /**
-   * A connection of its own that hears of releases.
+   * Opens another connection, and subscribes to releases.
+   * @param channel of our own messages
    * @param keys channels of keyspace notifications
    */
-  async bell(channel: string, keys: string[]): Promise<Bell> {
-    const limit = AbortSignal.timeout(this.patience);
+  async listen(channel: string, keys: string[]): Promise<ReleaseListener> {
+    const limit = AbortSignal.timeout(this.timeout);
     let client: RedisClient | undefined;
     try {
       const connecting = this.#connect();
       connecting.then((late) => limit.aborted && late.close()).catch(() => {});
       client = await within(limit, connecting);
-      const bell = new Bell(client);
+      const listener = new ReleaseListener(client);
       await within(
         limit,
-        client.subscribe(channel, () => bell.ring()),
+        client.subscribe(channel, () => listener.notify()),
       );
-      const gone = (event: string) => /^(del|expired|evicted|hdel)$/.test(event) && bell.ring();
-      // Only where the server is configured so (notify-keyspace-events) and the user may: else the lease's end tells.
+      const gone = (event: string) => /^(del|expired|evicted|hdel)$/.test(event) && listener.notify();
+      // Works only where the server sends them (notify-keyspace-events) and the user may subscribe. Elsewhere a waiter
+      // notices a deleted key when the lease ends.
       await within(limit, client.subscribe(keys, gone)).catch(() => {});
-      return bell;
+      return listener;
     } catch (error) {
       client?.close();
       throw this.#failure(error);
@@ -76,16 +87,16 @@ export class Connection {
 
   async #connect(): Promise<RedisClient> {
     const tls = this.#tls === undefined ? {} : { tls: this.#tls };
-    const client = new RedisClient(this.#url, {
+    const client = new RedisClient(this.#connectUrl, {
       autoReconnect: false,
-      connectionTimeout: this.patience,
+      connectionTimeout: this.timeout,
       ...tls,
     });
     await client.connect();
     return client;
   }
 
-  /** The next request makes a new connection: what this one would still answer nobody can tell. */
+  /** Gives up a connection: a late answer could be taken for that of a later request. */
   #drop(connection: Promise<RedisClient> | undefined): void {
     if (connection === undefined || this.#client !== connection) return;
     this.#client = undefined;
@@ -100,10 +111,10 @@ export class Connection {
         ? "no answer"
         : code === "ERR_REDIS_CONNECTION_CLOSED"
           ? "no connection"
-          : this.address.hide(message);
-    const said = `${this.address.shown}: ${text}`;
+          : this.url.redact(message);
+    const said = `${this.url.redacted}: ${text}`;
     const refused = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS|NOPERM)/.test(message);
-    // While it reads its data back in, a server that has been started again answers so.
+    // A restarted server answers so while it loads its data.
     if (!refused || /^(LOADING|MASTERDOWN|TRYAGAIN)/.test(message)) return new StoreError(said);
     return new Refused(
       /NOPERM|can't run this command|no permission/i.test(message)
@@ -113,21 +124,22 @@ export class Connection {
   }
 }
 
-/** Rings at each release of a lock, and once when its connection breaks. */
-export class Bell {
+/** Reports each release of a lock, and the end of its own connection. */
+export class ReleaseListener {
+  /** True when the connection has ended: no release will be reported any more. */
   broken = false;
   #next = Promise.withResolvers<void>();
 
   constructor(private readonly client: RedisClient) {
     client.onclose = () => {
       this.broken = true;
-      this.ring();
+      this.notify();
     };
   }
-  ring(): void {
+  notify(): void {
     this.#next.resolve();
   }
-  /** The next ring from now on. */
+  /** Resolves with the next report from now on. */
   next(): Promise<void> {
     if (!this.broken) this.#next = Promise.withResolvers();
     return this.#next.promise;
@@ -138,21 +150,19 @@ export class Bell {
   }
 }
 
-/** @throws {TypeError} for a URL that names no Redis; it shows no part of it that may be secret */
-function parse(address: Address): URL {
-  let url: URL;
+/** @throws {TypeError} for a malformed URL. The message contains no secret. */
+function parse({ url, redacted }: StoreUrl): URL {
+  let parsed: URL;
   try {
-    url = new URL(address.url);
+    parsed = new URL(url);
   } catch {
     throw new TypeError(
-      `not a URL of Redis: ${address.shown} (are special characters in the password quoted as %XX?)`,
+      `not a URL of Redis: ${redacted} (are special characters in the password quoted as %XX?)`,
     );
   }
-  if (!/^\/?\d*$/.test(url.pathname))
-    throw new TypeError(`${address.shown}: a database of Redis is a number`);
-  for (const key of url.searchParams.keys()) {
-    if (key !== "cacert")
-      throw new TypeError(`${address.shown}: unknown parameter '${key}' (there is cacert)`);
+  if (!/^\/?\d*$/.test(parsed.pathname)) throw new TypeError(`${redacted}: a database of Redis is a number`);
+  for (const key of parsed.searchParams.keys()) {
+    if (key !== "cacert") throw new TypeError(`${redacted}: unknown parameter '${key}' (there is cacert)`);
   }
-  return url;
+  return parsed;
 }

@@ -1,33 +1,32 @@
 /**
- * Locks in Redis: a key with a time to live, renewed and deleted only by who set it.
+ * Locks in Redis: a key with a time to live, which only its owner renews and deletes.
  *
- * What one primary with replicas cannot promise: replication is asynchronous, so a promoted replica may not know of
- * the newest lock. Whoever comes to a server that has just begun waits for one lease, so the old holder is gone by
- * then, unless it is cut off together with the old primary and goes on renewing there: docs/stores.md.
+ * A primary with replicas does not guarantee exclusion. Replication is asynchronous, so a promoted replica may not know the
+ * newest lock. Clients of a new server wait for one lease, in which the old holder loses its lock; but not if it is cut off
+ * together with the old primary and renews there. See docs/stores.md.
  */
 import { StoreError } from "../../errors.ts";
 import { encodeRecord, type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
+import { type EngineOptions, lockStatus } from "../engine.ts";
 import { pause, TimedLease } from "../lease.ts";
-import type { EngineOptions } from "../open-store.ts";
-import type { Lease, LockStatus, Request, Store } from "../store.ts";
-import type { Address } from "../store-url.ts";
-import { type Bell, Connection, Refused } from "./connection.ts";
-import { ACQUIRE, LOOK, RELEASE, RENEW } from "./scripts.ts";
+import type { LockStatus, Request, Store } from "../store.ts";
+import type { StoreUrl } from "../store-url.ts";
+import { Connection, Refused, type ReleaseListener } from "./connection.ts";
+import { ACQUIRE, PROBE, RELEASE, RENEW } from "./scripts.ts";
 
 const LOCK = "exclusive:lock:";
 const SHARED = "exclusive:shared:";
 
-/** A request that takes longer, or longer than a third of a lease, is given up, and its connection with it. */
+/** Time limit of a request, if a third of a lease is not less. A late request is given up together with its connection. */
 const REQUEST_MAX_MS = 5000;
-/** A waiter that has lost the server tries again after so long, and less often later. */
+/** A waiter that has lost the server retries after this time, which doubles up to the maximum. */
 const RETRY_MS = 50;
 const RETRY_MAX_MS = 1000;
 
-const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
-
-export async function open(address: Address, options: EngineOptions): Promise<RedisStore> {
-  const store = new RedisStore(address, options);
+/** Opens the store, and connects. */
+export async function open(url: StoreUrl, options: EngineOptions): Promise<Store<TimedLease>> {
+  const store = new RedisStore(url, options);
   try {
     await store.send("PING");
   } catch (error) {
@@ -37,33 +36,33 @@ export async function open(address: Address, options: EngineOptions): Promise<Re
   return store;
 }
 
-class RedisStore implements Store {
-  readonly #address: Address;
+class RedisStore implements Store<TimedLease> {
+  readonly #url: StoreUrl;
   readonly #ttl: number;
   readonly #notice: EngineOptions["notice"];
   readonly #connection: Connection;
   readonly #leases = new Set<TimedLease>();
   readonly #closing = new AbortController();
 
-  constructor(address: Address, { ttl, notice }: EngineOptions) {
-    this.#address = address;
+  constructor(url: StoreUrl, { ttl, notice }: EngineOptions) {
+    this.#url = url;
     this.#ttl = ttl;
     this.#notice = notice;
-    this.#connection = new Connection(address, Math.round(Math.min(REQUEST_MAX_MS, ttl / 3)));
+    this.#connection = new Connection(url, Math.round(Math.min(REQUEST_MAX_MS, ttl / 3)));
   }
 
-  place(_name: string): string {
-    return this.#address.shown;
+  location(_name: string): string {
+    return this.#url.redacted;
   }
 
-  async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
+  async tryAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease | undefined> {
     const attempt = this.#attempt(request);
     try {
       for (;;) {
         const result = await attempt();
         if (result instanceof TimedLease) return result;
         if (result.state === "held") return undefined;
-        await this.#untilSure(result.left, signal);
+        await this.#waitOutEarlierHolders(result.left, signal);
       }
     } catch (error) {
       await attempt.undo();
@@ -71,14 +70,14 @@ class RedisStore implements Store {
     }
   }
 
-  async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
+  async waitAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease> {
     const attempt = this.#attempt(request);
     try {
-      return await this.#retry<Lease>(request.name, signal, async () => {
+      return await this.#retry<TimedLease>(request.name, signal, async () => {
         const result = await attempt();
         if (result instanceof TimedLease) return { done: result };
         if (result.state === "held") return result;
-        await this.#untilSure(result.left, signal);
+        await this.#waitOutEarlierHolders(result.left, signal);
         return { left: 0 };
       });
     } catch (error) {
@@ -89,17 +88,16 @@ class RedisStore implements Store {
 
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     await this.#retry(name, signal, async () => {
-      const found = await this.#look(name);
-      return found.length === 0 ? { done: true } : { left: Math.max(...found.map(([, , , left]) => left)) };
+      const holders = await this.#holders(name);
+      return holders.length === 0
+        ? { done: true }
+        : { left: Math.max(...holders.map(([, , , left]) => left)) };
     });
   }
 
   async status(name: string): Promise<LockStatus> {
-    const [found, waiters] = await Promise.all([this.#look(name), this.#waiters(name)]);
-    const [holder, ...others] = found.map(holderOf);
-    const lockfile = this.place(name);
-    if (holder === undefined) return { name, state: "free", lockfile };
-    return { name, state: "held", lockfile, holder, ...(others.length > 0 && { others }), waiters };
+    const [found, waiters] = await Promise.all([this.#holders(name), this.#waiters(name)]);
+    return lockStatus(name, this.location(name), found.map(holderOf), waiters);
   }
 
   async list(): Promise<LockStatus[]> {
@@ -118,7 +116,7 @@ class RedisStore implements Store {
   }
 
   async close(): Promise<void> {
-    this.#closing.abort(new StoreError(`${this.#address.shown}: the store was closed`));
+    this.#closing.abort(new StoreError(`${this.#url.redacted}: the store was closed`));
     await Promise.all([...this.#leases].map((lease) => lease.release()));
     await this.#connection.close();
   }
@@ -131,15 +129,18 @@ class RedisStore implements Store {
     return this.send("EVAL", script, String(keys.length), ...keys, ...args);
   }
 
-  /** One way to ask for a lock, again and again: that a lost answer was a yes is found out by the next question. */
+  /**
+   * A function that asks for the lock each time it is called. All calls use the same owner id, so a retry detects that an
+   * earlier, unanswered call had taken the lock.
+   */
   #attempt(request: Request) {
     const owner = crypto.randomUUID();
     const { name, mode } = request;
     const keys = [LOCK + name, SHARED + name];
     const record = newRecord(request);
-    const text = () => textOf(encodeRecord(record));
+    const text = () => new TextDecoder().decode(encodeRecord(record));
     const ttl = String(this.#ttl);
-    const giveBack = async () => {
+    const release = async () => {
       await this.#eval(RELEASE, keys, owner, this.#channel(name));
     };
     const renew = async () => (await this.#eval(RENEW, keys, owner, ttl, mode, text())) === 1;
@@ -154,32 +155,36 @@ class RedisStore implements Store {
       if (state !== "taken") return { state, left: value };
       const lease: TimedLease = new TimedLease({
         name,
-        place: this.place(name),
+        location: this.location(name),
         token: BigInt(value),
         ttl: this.#ttl,
         sent,
         renew,
-        giveBack: async () => {
+        release: async () => {
           this.#leases.delete(lease);
-          await giveBack();
+          await release();
         },
         recordCommand: (pid) => {
           record.command = pid;
-          renew().catch(() => {}); // the next renewal will tell it
+          renew().catch(() => {}); // the next renewal writes the record too
         },
       });
       this.#leases.add(lease);
       return lease;
     };
     return Object.assign(attempt, {
-      /** What an attempt without an answer may have taken is given back, if that can be said; else it runs out. */
+      /** Releases what an unanswered call may have taken. If the server is unreachable, that lease runs out. */
       undo: async () => {
-        if (unanswered) await giveBack().catch(() => {});
+        if (unanswered) await release().catch(() => {});
       },
     });
   }
 
-  /** Asks at the beginning, at each release, and when the holder's lease ends; and goes on when the server comes back. */
+  /**
+   * Asks until it is done: at once, at each release, and when the holder's lease ends. While the server is unreachable it
+   * reconnects, for one lease or 10 seconds, whichever is longer.
+   * @param ask returns its result, or the milliseconds `left` of the holder's lease
+   */
   async #retry<T>(
     name: string,
     given: AbortSignal | undefined,
@@ -189,81 +194,83 @@ class RedisStore implements Store {
     const signal = AbortSignal.any(signals);
     let reached = clock();
     let delay = RETRY_MS;
-    let bell: Bell | undefined;
+    let listener: ReleaseListener | undefined;
     try {
       for (;;) {
         signal.throwIfAborted();
         try {
-          bell ??= await this.#bell(name);
-          const rung = bell.next();
+          listener ??= await this.#listen(name);
+          const released = listener.next();
           const result = await ask();
           reached = clock();
           delay = RETRY_MS;
           if ("done" in result) return result.done;
           const wait = new AbortController();
-          // A key that somebody has made to stay for ever (`PERSIST`) has -1.
+          // -1 for a key without a time to live, for example after `PERSIST`.
           const left = result.left < 0 ? this.#ttl : result.left + 1;
           const end = pause(left, AbortSignal.any([signal, wait.signal]));
           try {
-            await Promise.race([rung, end]);
+            await Promise.race([released, end]);
           } finally {
             wait.abort();
             end.catch(() => {});
           }
-          if (bell.broken) {
-            bell.close();
-            bell = undefined;
+          if (listener.broken) {
+            listener.close();
+            listener = undefined;
           }
         } catch (error) {
           signal.throwIfAborted();
           const lost = error instanceof StoreError && !(error instanceof Refused);
           if (!lost || clock() - reached > Math.max(this.#ttl, 10_000)) throw error;
-          bell?.close();
-          bell = undefined;
+          listener?.close();
+          listener = undefined;
           await pause(delay, signal);
           delay = Math.min(delay * 2, RETRY_MAX_MS);
         }
       }
     } finally {
-      bell?.close();
+      listener?.close();
     }
   }
 
-  async #untilSure(left: number, signal: AbortSignal | undefined): Promise<void> {
+  /** Waits until no holder that the server has forgotten can still own a lock. @param left in milliseconds */
+  async #waitOutEarlierHolders(left: number, signal: AbortSignal | undefined): Promise<void> {
     const signals = [signal, this.#closing.signal].filter((signal) => signal !== undefined);
     const any = AbortSignal.any(signals);
     any.throwIfAborted();
     const seconds = Math.ceil(left / 100) / 10;
     this.#notice(
-      `${this.#address.shown} may have forgotten a lock (new, restarted or emptied): waiting ${seconds} s until none can be in use`,
+      `${this.#url.redacted} may have forgotten a lock (new, restarted or emptied): waiting ${seconds} s until none can be in use`,
     );
     await pause(left + 1, any);
   }
 
-  /** Publish and subscribe know no databases: its number is in the channel's name. */
+  /** The channel of release messages. Channels are common to all databases, so the name has the database's number. */
   #channel(name: string): string {
     return `exclusive:free:${this.#connection.database}:${name}`;
   }
 
-  /** Rings when the lock is given back, and where the server tells of that, when its key is gone for other reasons. */
-  #bell(name: string): Promise<Bell> {
+  /** Listens for the release of a lock and, where the server sends keyspace notifications, for the end of its key. */
+  #listen(name: string): Promise<ReleaseListener> {
     const keyspace = `__keyspace@${this.#connection.database}__:`;
-    return this.#connection.bell(this.#channel(name), [keyspace + LOCK + name, keyspace + SHARED + name]);
+    return this.#connection.listen(this.#channel(name), [keyspace + LOCK + name, keyspace + SHARED + name]);
   }
 
+  /** The number of listeners; undefined where the user may not ask. */
   async #waiters(name: string): Promise<number | undefined> {
     const reply = await this.send("PUBSUB", "NUMSUB", this.#channel(name)).catch(() => undefined);
     return reply === undefined ? undefined : Number(reply[1] ?? Object.values(reply)[0]);
   }
 
-  #look(name: string): Promise<Found[]> {
-    return this.#eval(LOOK, [LOCK + name, SHARED + name]);
+  #holders(name: string): Promise<Found[]> {
+    return this.#eval(PROBE, [LOCK + name, SHARED + name]);
   }
 }
 
-/** A holder as `LOOK` gives it: mode, token, record, milliseconds left. */
+/** A holder in the answer to `PROBE`. `left`: milliseconds of its lease. */
 type Found = [mode: "exclusive" | "shared", token: string, record: string, left: number];
 
 function holderOf([mode, token, record]: Found): Holder {
-  return { ...holderByRecord(parseLockFile(record)), mode, token: token || undefined }; // a key may be another's
+  return { ...holderByRecord(parseLockFile(record)), mode, token: token || undefined }; // a key of another program has none
 }

@@ -1,12 +1,13 @@
 /**
- * What Redis does for a lock, in Lua: each script is one step that nothing can come between.
+ * Scripts in Lua. Redis runs each of them atomically.
  *
- * `exclusive:lock:NAME` is a string, `exclusive:shared:NAME` a hash with one field for each reader. The value of
- * either is the owner or the end of its lease, the token and the record, a line each. Two keys stay for ever:
- * `exclusive:memory`, which server wrote it and since when it remembers, and `exclusive:token`, the newest token.
+ * `exclusive:lock:NAME` is a string: the owner, the token and the record of the exclusive holder, one a line.
+ * `exclusive:shared:NAME` is a hash with a field for each reader: the end of its lease, its token and its record.
+ * Two keys are never deleted: `exclusive:memory` has the server that wrote it and since when that server remembers locks,
+ * `exclusive:token` has the newest token.
  */
 
-/** Milliseconds and microseconds of the server's clock; 2^53 microseconds are 285 years. */
+/** The server's clock, in microseconds and milliseconds. A Lua number is exact up to 2^53; as microseconds, 285 years. */
 const NOW = `
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -14,7 +15,7 @@ local now = math.floor(micros / 1000)
 local text = function(number) return string.format('%.0f', number) end
 `;
 
-/** Readers whose lease has ended are no more: a hash expires only as a whole. */
+/** Deletes readers whose lease has ended, since a hash expires only as a whole. */
 const READERS = `
 local readers = redis.call('HGETALL', KEYS[2])
 local living = 0
@@ -25,12 +26,13 @@ end
 `;
 
 /**
- * KEYS lock, shared, memory, token; ARGV owner, ttl, mode, record.
- * @returns `{'held', ms}`: until its lease ends; `{'unsure', ms}`: until the memory reaches back one lease;
- *   `{'taken', token}`
+ * Takes the lock. KEYS lock, shared, memory, token; ARGV owner, ttl, mode, record.
  *
- * The memory is that of one server: another one (`run_id`), restarted or promoted, may have missed the last locks.
- * The token is the server's time, or one more than the last: so it grows even past a loss of memory.
+ * A restarted or promoted server has another `run_id`, and may not know the last locks. So it takes none until its memory
+ * reaches back one lease. The token is the server's time, or the last token plus one: so it grows even when `exclusive:token`
+ * is lost. The owner may ask again: a repeated request succeeds.
+ * @returns `{'taken', token}`; `{'held', ms}` with the time until the holder's lease ends; or `{'unsure', ms}` with the
+ *   time until the memory reaches back one lease
  */
 export const ACQUIRE = `${NOW}
 local owner, ttl, mode, record = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -59,7 +61,7 @@ end
 return {'taken', token}
 `;
 
-/** KEYS lock, shared; ARGV owner, ttl, mode, record. @returns 1 if the lock was still ours. */
+/** Extends the lease. KEYS lock, shared; ARGV owner, ttl, mode, record. @returns 1 if the owner still had the lock, else 0 */
 export const RENEW = `${NOW}
 local owner, ttl, mode, record = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 if mode == 'exclusive' then
@@ -77,7 +79,7 @@ redis.call('PEXPIRE', KEYS[2], math.max(ttl, redis.call('PTTL', KEYS[2])))
 return 1
 `;
 
-/** KEYS lock, shared; ARGV owner, channel. Who waits is told. */
+/** Releases the lock, and notifies the waiters. KEYS lock, shared; ARGV owner, channel. */
 export const RELEASE = `
 local owner = ARGV[1]
 local held = redis.call('GET', KEYS[1])
@@ -87,8 +89,8 @@ redis.pcall('PUBLISH', ARGV[2], 'free')
 return 1
 `;
 
-/** KEYS lock, shared. @returns for each holder its mode, token and record, and how long its lease lasts. */
-export const LOOK = `${NOW}
+/** Lists the holders. KEYS lock, shared. @returns each holder's mode, token, record and the milliseconds left of its lease */
+export const PROBE = `${NOW}
 local found = {}
 local held = redis.call('GET', KEYS[1])
 if held then

@@ -7,7 +7,7 @@ setDefaultTimeout(90_000);
 
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
-/** The lease of the lock's holder: not that of the witness, whose name is another. */
+/** The lease of the lock's holder; its second hold has another name. */
 async function leaseOf(server: EtcdServer, name: string): Promise<string> {
   const range = { key: base64(`exclusive/${name}/`), range_end: base64(`exclusive/${name}0`) };
   const { kvs } = (await server.post("kv/range", { ...range, sort_target: "CREATE" })) as {

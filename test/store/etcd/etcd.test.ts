@@ -1,7 +1,7 @@
 /** What is etcd's own: its lock service, leases, clusters and users. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { LockLost, StoreError } from "../../../src/errors.ts";
-import { openStore } from "../../../src/store/open-store.ts";
+import { openEngine, openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
 import { required } from "../../support/required.ts";
 import { certificate, type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
@@ -15,9 +15,9 @@ const base64 = (text: string) => Buffer.from(text).toString("base64");
 /** Stores that are closed when the scope ends. */
 class Clients implements AsyncDisposable {
   readonly #open: Store[] = [];
-  /** Of the engine alone: one lease a lock, no witness. */
+  /** Opens the engine alone: one lease a lock, no second hold. */
   async open(url: string): Promise<Store> {
-    const store = await openStore(url, { ttl: TTL, notice: () => {}, witness: false });
+    const store = await openEngine(url, { ttl: TTL, notice: () => {} });
     this.#open.push(store);
     return store;
   }
@@ -156,10 +156,10 @@ describe.if(hasEtcd())("etcd", () => {
   test("waitFree returns when nobody holds it, and makes nothing", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
-    await store.waitFree!("free");
+    await store.waitFree("free");
     const lease = (await store.tryAcquire(exclusive("free")))!;
     let free = false;
-    const waiting = store.waitFree!("free").then(() => {
+    const waiting = store.waitFree("free").then(() => {
       free = true;
     });
     await Bun.sleep(200);
@@ -168,7 +168,7 @@ describe.if(hasEtcd())("etcd", () => {
     await waiting;
     const controller = new AbortController();
     const again = (await store.tryAcquire(exclusive("free")))!;
-    const given = errorOf(store.waitFree!("free", controller.signal));
+    const given = errorOf(store.waitFree("free", controller.signal));
     setTimeout(() => controller.abort(new Error("enough")), 50);
     expect((await given).message).toBe("enough");
     await again.release();

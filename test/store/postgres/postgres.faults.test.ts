@@ -21,7 +21,7 @@ if (hasPostgres()) {
     connectionIsLock: true,
   });
 
-  test("the sessions of main lock and witness are ended at once: who waits begins when the old command is gone", async () => {
+  test("the sessions of both holds are ended at once: a waiter begins when the old command is gone", async () => {
     await using server = await startPostgres();
     await using at = scene(server);
     const holder = at.run(at.far, 600);

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LockLost, StoreError } from "../../../src/errors.ts";
-import { openStore } from "../../../src/store/open-store.ts";
+import { openEngine, openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
 import { root } from "../../support/paths.ts";
 import { command, Process } from "../../support/process.ts";
@@ -25,10 +25,10 @@ const exclusive = (name: string) => ({ name, mode: "exclusive" as const });
 class Clients implements AsyncDisposable {
   readonly #open: Store[] = [];
   readonly notices: string[] = [];
-  /** Of the engine alone: one session a lock, no witness. */
-  async open(url: string, witness = false): Promise<Store> {
+  /** Opens the engine alone, where a lock is one session; or a store in which each lock has a second hold. */
+  async open(url: string, secondHold = false): Promise<Store> {
     const notice = (message: string) => this.notices.push(message);
-    const store = await openStore(url, { ttl: TTL, notice, witness });
+    const store = await (secondHold ? openStore : openEngine)(url, { ttl: TTL, notice });
     this.#open.push(store);
     return store;
   }
@@ -196,7 +196,7 @@ describe.if(hasPostgres())("postgres", () => {
     const lease = (await store.tryAcquire(exclusive("free")))!;
     let free = false;
     const waits = Array.from({ length: 5 }, () =>
-      store.waitFree!("free").then(() => {
+      store.waitFree("free").then(() => {
         free = true;
       }),
     );
@@ -326,7 +326,7 @@ ${ignored}
       await lease.release();
     });
 
-    test("main lock and witness ended at once by an administrator: a waiter waits for one lease", async () => {
+    test("both holds of a lock ended at once by an administrator: a waiter waits for one lease", async () => {
       await using clients = new Clients();
       const holder = await clients.open(server.url, true);
       const lease = (await holder.tryAcquire(exclusive("both")))!;
