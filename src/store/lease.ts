@@ -1,8 +1,8 @@
 /**
  * A lease: renewed in time, with a deadline, and lost when it could not be renewed.
  *
- * The deadline counts from when the last successful renewal was *sent*. The server may have counted from there, and a late
- * answer must not make the lease longer here than it is there.
+ * The deadline counts from when the last successful renewal was *sent*. The server may have counted from there, and a
+ * late answer must not make the lease longer here than it is there.
  */
 import { LockLost, printable } from "../errors.ts";
 import { clock } from "../os/clock.ts";

@@ -8,8 +8,8 @@ import { StoreUrl } from "./store-url.ts";
 /** How to use a store. */
 export interface StoreOptions {
   /**
-   * How long a server keeps the lock of a silent holder: from `"1s"` to `"1d"`, default `"15s"`. All clients of one store
-   * should use the same value: see docs/stores.md.
+   * How long a server keeps the lock of a silent holder: from `"1s"` to `"1d"`, default `"15s"`. All clients of one
+   * store should use the same value: see docs/stores.md.
    */
   ttl?: Duration | undefined;
   /** Receives a sentence when something other than a holder delays an acquire. Default: prints it to stderr. */
@@ -67,9 +67,11 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
 }
 
 /**
- * Opens a remote store in which a lock is held once: for a caller that takes the second hold itself, in another process.
+ * Opens a remote store in which a lock is held once: for callers that take the second hold in another process.
  * @param url as for `openStore`, but not `file:`
- * @throws {TypeError} {RangeError} {StoreError} as `openStore`
+ * @throws {TypeError} for a malformed URL, or one of another scheme
+ * @throws {RangeError} for a `ttl` that is not a duration from 1 second to 1 day
+ * @throws {StoreError} when the server is unreachable or refuses the connection
  */
 export async function openEngine(url: string, options: StoreOptions = {}): Promise<Store<TimedLease>> {
   const load = ENGINES[schemeOf(checkStoreUrl(url))];

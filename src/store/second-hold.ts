@@ -1,9 +1,9 @@
 /**
  * Every remote lock is held twice, through two independent sessions or leases: the main hold and the second hold.
  *
- * A server can take a lock away from a healthy holder: an administrator ends its session, revokes its lease or deletes its
- * key. With one hold, the next waiter would start before the old holder has noticed. With two, losing either hold means:
- * stop the work. Only when the work has stopped is the other hold released, so no process can start in between.
+ * A server can take a lock away from a healthy holder: an administrator ends its session, revokes its lease or deletes
+ * its key. With one hold, the next waiter would start before the old holder has noticed. With two, losing either hold
+ * means: stop the work. Only when the work has stopped is the other hold released, so no process can start in between.
  *
  * `exclusive run` keeps the second hold in a second process (`command/run/guardian.ts`), which outlives the wrapper.
  */

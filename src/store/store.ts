@@ -27,8 +27,8 @@ export interface Lease {
   /** Adds the wrapped command's pid to the holder's record. */
   recordCommand?(pid: number): void;
   /**
-   * Releases the lock. A second call does nothing. It does not throw for a server that is unreachable: the lock then ends
-   * with the lease.
+   * Releases the lock. A second call does nothing. It does not throw for a server that is unreachable: the lock then
+   * ends with the lease.
    */
   release(): Promise<void>;
 }
@@ -58,22 +58,23 @@ type Json<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Js
 export type LockStatusJson = Json<LockStatus>;
 
 /**
- * A place where locks live. Every request is rejected with a `LockFileError` (a store of files) or a `StoreError` (a server
- * that is unreachable, or refuses it) when it fails; to take a lock in a mode that the store does not have is a `TypeError`.
+ * A place where locks live. Every request is rejected with a `LockFileError` (a store of files) or a `StoreError` (a
+ * server that is unreachable, or refuses it) when it fails; to take a lock in a mode that the store does not have is a
+ * `TypeError`.
  */
 export interface Store<L extends Lease = Lease> {
   /**
    * Takes the lock if it is free; resolves with undefined if it is held.
    *
-   * A server that lost its memory (it is new, restarted or emptied) may have forgotten a holder that is still running. So
-   * after such an event this waits, with a notice, for up to one lease before it takes a lock.
+   * A server that lost its memory (it is new, restarted or emptied) may have forgotten a holder that is still running.
+   * So after such an event this waits, with a notice, for up to one lease before it takes a lock.
    * @param signal gives up that wait: the promise is rejected with the signal's reason. A signal that has already fired
-   *   does not prevent taking a free lock; only the wait.
+   *   prevents only the wait, not taking a free lock.
    */
   tryAcquire(request: Request, signal?: AbortSignal): Promise<L | undefined>;
   /**
    * Waits in the engine's queue, without polling, and takes the lock.
-   * @param signal gives up the wait: the promise is rejected with the signal's reason, after the waiter has left the queue
+   * @param signal gives up the wait: the promise is rejected with the signal's reason, and no waiter is left behind
    */
   waitAcquire(request: Request, signal?: AbortSignal): Promise<L>;
   /**
@@ -83,7 +84,7 @@ export interface Store<L extends Lease = Lease> {
   waitFree(name: string, signal?: AbortSignal): Promise<void>;
   /** Reads the state of one lock. */
   status(name: string): Promise<LockStatus>;
-  /** Reads the state of every lock in this store. A store of files also lists free locks whose files were left behind. */
+  /** Reads the state of every lock in this store. A store of files also lists free locks whose files still exist. */
   list(): Promise<LockStatus[]>;
   /** The path of the lock's file, or the store's URL without its secrets. Makes no request. */
   location(name: string): string;

@@ -1,4 +1,4 @@
-/** `Lock` with a store: what is different from a file. */
+/** `Lock` with a remote store: where it differs from a lock file. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   CannotAcquireLock,
@@ -75,7 +75,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await Promise.all([job(1), job(2), job(3)])).toEqual([2, 4, 6]);
   });
 
-  test("lost fires when the key is taken away, and while the second hold stands nobody else begins", async () => {
+  test("lost fires when the key is taken away, and no other holder begins while the second hold is held", async () => {
     const lock = await lockOf("stolen").acquire();
     await server.cli("DEL", "exclusive:lock:stolen");
     const next = lockOf("stolen").acquire({ wait: true });
@@ -86,7 +86,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     await (await next).release();
   });
 
-  test("a store that is open already serves many locks, and closing it gives them back", async () => {
+  test("one open store serves many locks, and closing it releases them", async () => {
     const store = await openStore(server.url, { ttl });
     const locks = ["a", "b"].map((name) => new Lock({ name, store }));
     for (const lock of locks) await lock.acquire();
@@ -95,7 +95,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await new Lock({ name: "a", store }).acquire().catch((error) => error)).toBeInstanceOf(StoreError);
   });
 
-  test("a program that has given its lock back ends by itself", async () => {
+  test("a program that has released its lock ends by itself", async () => {
     using dir = new TempDir();
     const script = `{ await using lock = await new Lock({ name: "end", store: ${JSON.stringify(server.url)}, ttl: "2s" }).acquire();
       console.log(typeof lock.token); }`;

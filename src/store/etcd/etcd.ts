@@ -1,9 +1,9 @@
 /**
  * Locks in etcd: its lock service and its leases. So `etcdctl lock PREFIX/NAME` waits in the same queue.
  *
- * Each contender creates a key `PREFIX/NAME/LEASE`, bound to its lease; the oldest key owns the lock, as with the Mutex of
- * etcd's client/concurrency. The revision that created the key is the fencing token, and the key's value is the holder's
- * record. NAME is quoted as in a URL, so that no lock's keys are among those of another.
+ * Each contender creates a key `PREFIX/NAME/LEASE`, bound to its lease; the oldest key owns the lock, as with the Mutex
+ * of etcd's client/concurrency. The revision that created the key is the fencing token, and the key's value is the
+ * holder's record. NAME is quoted as in a URL, so that no lock's keys are among those of another.
  */
 import { type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
@@ -184,7 +184,7 @@ class EtcdStore implements Store<TimedLease> {
     return lease.token === undefined ? undefined : lease;
   }
 
-  /** Waits in the lock service. `lock/lock` also returns when the key was deleted, so ownership is verified afterwards. */
+  /** Waits in the lock service. `lock/lock` also returns when the key was deleted, so ownership is verified then. */
   async #wait(name: string, hold: Hold, stop: AbortSignal): Promise<boolean> {
     const body = { name: base64(this.#lockName(name)), lease: hold.id };
     await this.#gateway.call("lock/lock", body, stop, Number.POSITIVE_INFINITY);

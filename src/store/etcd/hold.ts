@@ -81,7 +81,7 @@ export class Hold {
     );
   }
 
-  /** Calls back when the key is deleted. Another call does nothing, unless etcd has ended the watch: then it restarts it. */
+  /** Calls back when the key is deleted. A repeated call restarts a watch that etcd has ended. */
   watch(deleted: () => void): void {
     if (this.#watching) return;
     this.#watching = true;

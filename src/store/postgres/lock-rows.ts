@@ -16,8 +16,8 @@ export interface LockRow {
 }
 
 /**
- * The advisory lock of a name: the first 64 bits of its SHA-256. Two names with the same bits would exclude each other, and
- * so would an application's own lock with that number. Both are too unlikely to occur in the life of a database.
+ * The advisory lock of a name: the first 64 bits of its SHA-256. Two names with the same bits would exclude each other,
+ * and so would an application's own lock with that number. Both are too unlikely to occur in the life of a database.
  */
 export function keyOf(name: string): bigint {
   const hash = new Bun.CryptoHasher("sha256").update(name).digest();
@@ -27,8 +27,8 @@ export function keyOf(name: string): bigint {
 const COMMENT = /^\/\* exclusive (\d*)\n(.*?) \*\/ /s;
 
 /**
- * The record as a comment in front of a statement. It is ASCII, whatever the server's encoding, and contains nothing that
- * would end the comment or nest another. A record that is too long omits the label, then the name.
+ * The record as a comment in front of a statement. It is ASCII, whatever the server's encoding, and contains nothing
+ * that would end the comment or nest another. A record that is too long omits the label, then the name.
  */
 export function comment(name: string, record: HolderRecord, token?: bigint): string {
   const { label: _, ...short } = record;

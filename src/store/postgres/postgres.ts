@@ -1,13 +1,13 @@
 /**
- * Locks in PostgreSQL: session-level advisory locks, each on its own connection. They need no table, no extension and no
- * superuser.
+ * Locks in PostgreSQL: session-level advisory locks, each on its own connection. They need no table, no extension and
+ * no superuser.
  *
- * The session is the lock: it ends with the connection, and in no other way (PostgreSQL manual, 13.3.5). A client cannot
- * see that the server has given up its connection. So each lock also has a deadline here: a heartbeat that is not answered
- * within the lease means that the lock is lost. The server is set to keep a silent client for longer than that.
+ * The session is the lock: it ends with the connection, and in no other way (PostgreSQL manual, 13.3.5). A client
+ * cannot see that the server has given up its connection. So each lock also has a deadline here: a heartbeat that is
+ * not answered within the lease means that the lock is lost. The server is set to keep a silent client longer.
  *
  * The holder is published in `pg_stat_activity`: `application_name` has the lock's name, which every user can read; a
- * comment in the last statement has the record, which only privileged users can read.
+ * comment in the last statement has the record, which only the same role and `pg_read_all_stats` can read.
  */
 import { type HolderRecord, newRecord } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
@@ -45,8 +45,8 @@ class PostgresStore implements Store<TimedLease> {
     const record = newRecord(request);
     const session = await this.#open(request.name);
     try {
-      // The lock may be held for the moment of a probe, see `waitFree`. So a refusal is retried while no other session
-      // holds the lock.
+      // A probe holds the lock for a moment, see `waitFree`. So a refusal is believed only when another session than a
+      // probe's holds the lock.
       for (let probes = 0; ; probes++) {
         const query = `SELECT pg_try_advisory_lock${suffix(request)}(${keyOf(request.name)}) AS got`;
         const [row] = await session.query(query, comment(request.name, record));
@@ -146,8 +146,8 @@ class PostgresStore implements Store<TimedLease> {
   }
 
   /**
-   * Makes a lease of the lock that this session has taken: obtains a fencing token, and waits out an earlier holder that
-   * may still be running.
+   * Makes a lease of the lock that this session has taken: obtains a fencing token, and waits out an earlier holder
+   * that may still be running.
    * @param interrupted when the server was last seen to end sessions, on `clock()`
    */
   async #confirmOwnership(

@@ -6,7 +6,7 @@ import type { StoreUrl } from "../store-url.ts";
 
 /** Longest `application_name`, in bytes: `NAMEDATALEN - 1`. */
 const APPLICATION_NAME_MAX = 63;
-/** The start of an `application_name` of ours. The lock's name follows. */
+/** The prefix of our `application_name`s. The lock's name follows. */
 export const APPLICATION = "exclusive ";
 
 const CONNECT_SECONDS = 10;
@@ -18,21 +18,21 @@ const QUERY_CANCELED = "57014";
 const PROTOCOL_VIOLATION = "08P01";
 
 /**
- * An expression: milliseconds since the server last started or recovered from a crash. It has forgotten all earlier locks.
- * The crash of one server process ends every session and resets the statistics, so their reset time shows it.
+ * An expression: milliseconds since the server last started or recovered from a crash. It has forgotten all earlier
+ * locks. The crash of one server process ends every session and resets the statistics, so their reset time shows it.
  */
 export const REMEMBERS_SINCE = `(1000 * extract(epoch FROM clock_timestamp() -
   greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter))))::float8`;
 
 /**
- * An expression: the number of this database's sessions that an administrator has ended. Sessions whose client went away do
- * not count. Null before PostgreSQL 14.
+ * An expression: the number of this database's sessions that an administrator has ended. Sessions whose client went
+ * away do not count. Null before PostgreSQL 14.
  */
 export const SESSIONS_KILLED = `(SELECT to_jsonb(d) ->> 'sessions_killed' FROM pg_stat_database d WHERE datname = current_database())`;
 
 /**
- * A query that makes the session's settings. They override the defaults of a role or database that would end a wait or a
- * lock. The server notices a vanished client, but not before that client counts its lock as lost.
+ * A query that makes the session's settings. They override the defaults of a role or database that would end a wait or
+ * a lock. The server notices a vanished client, but not before that client counts its lock as lost.
  */
 function settings(ttl: number): string {
   const silence = Math.ceil(ttl * 1.25) + 1000;

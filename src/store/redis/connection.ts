@@ -96,7 +96,7 @@ export class Connection {
     return client;
   }
 
-  /** Gives up a connection: a late answer could be taken for that of a later request. */
+  /** Gives up a connection, whose state is unknown after a failed request. The next request makes a new one. */
   #drop(connection: Promise<RedisClient> | undefined): void {
     if (connection === undefined || this.#client !== connection) return;
     this.#client = undefined;

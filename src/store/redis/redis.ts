@@ -1,9 +1,9 @@
 /**
  * Locks in Redis: a key with a time to live, which only its owner renews and deletes.
  *
- * A primary with replicas does not guarantee exclusion. Replication is asynchronous, so a promoted replica may not know the
- * newest lock. Clients of a new server wait for one lease, in which the old holder loses its lock; but not if it is cut off
- * together with the old primary and renews there. See docs/stores.md.
+ * A primary with replicas does not guarantee exclusion. Replication is asynchronous, so a promoted replica may not know
+ * the newest lock. Clients of a new server wait for one lease, in which the old holder loses its lock; but not if it is
+ * cut off together with the old primary and renews there. See docs/stores.md.
  */
 import { StoreError } from "../../errors.ts";
 import { encodeRecord, type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
@@ -18,7 +18,7 @@ import { ACQUIRE, PROBE, RELEASE, RENEW } from "./scripts.ts";
 const LOCK = "exclusive:lock:";
 const SHARED = "exclusive:shared:";
 
-/** Time limit of a request, if a third of a lease is not less. A late request is given up together with its connection. */
+/** Time limit of a request, or a third of a lease if that is less. A late request is given up with its connection. */
 const REQUEST_MAX_MS = 5000;
 /** A waiter that has lost the server retries after this time, which doubles up to the maximum. */
 const RETRY_MS = 50;
@@ -130,8 +130,8 @@ class RedisStore implements Store<TimedLease> {
   }
 
   /**
-   * A function that asks for the lock each time it is called. All calls use the same owner id, so a retry detects that an
-   * earlier, unanswered call had taken the lock.
+   * A function that asks for the lock each time it is called. All calls use the same owner id, so a retry detects that
+   * an earlier, unanswered call had taken the lock.
    */
   #attempt(request: Request) {
     const owner = crypto.randomUUID();
@@ -181,8 +181,8 @@ class RedisStore implements Store<TimedLease> {
   }
 
   /**
-   * Asks until it is done: at once, at each release, and when the holder's lease ends. While the server is unreachable it
-   * reconnects, for one lease or 10 seconds, whichever is longer.
+   * Asks until it is done: at once, at each release, and when the holder's lease ends. While the server is unreachable
+   * it reconnects, for one lease or 10 seconds, whichever is longer.
    * @param ask returns its result, or the milliseconds `left` of the holder's lease
    */
   async #retry<T>(
@@ -272,5 +272,6 @@ class RedisStore implements Store<TimedLease> {
 type Found = [mode: "exclusive" | "shared", token: string, record: string, left: number];
 
 function holderOf([mode, token, record]: Found): Holder {
-  return { ...holderByRecord(parseLockFile(record)), mode, token: token || undefined }; // a key of another program has none
+  // A key that another program has set has no token.
+  return { ...holderByRecord(parseLockFile(record)), mode, token: token || undefined };
 }

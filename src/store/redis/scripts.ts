@@ -2,12 +2,14 @@
  * Scripts in Lua. Redis runs each of them atomically.
  *
  * `exclusive:lock:NAME` is a string: the owner, the token and the record of the exclusive holder, one a line.
- * `exclusive:shared:NAME` is a hash with a field for each reader: the end of its lease, its token and its record.
- * Two keys are never deleted: `exclusive:memory` has the server that wrote it and since when that server remembers locks,
+ * `exclusive:shared:NAME` is a hash with a field for each reader: the end of its lease, its token and its record. Two
+ * keys are never deleted: `exclusive:memory` has the server that wrote it and since when that server remembers locks,
  * `exclusive:token` has the newest token.
  */
 
-/** The server's clock, in microseconds and milliseconds. A Lua number is exact up to 2^53; as microseconds, 285 years. */
+/**
+ * The server's clock, in microseconds and milliseconds. A Lua number is exact up to 2^53; as microseconds, 285 years.
+ */
 const NOW = `
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -28,9 +30,9 @@ end
 /**
  * Takes the lock. KEYS lock, shared, memory, token; ARGV owner, ttl, mode, record.
  *
- * A restarted or promoted server has another `run_id`, and may not know the last locks. So it takes none until its memory
- * reaches back one lease. The token is the server's time, or the last token plus one: so it grows even when `exclusive:token`
- * is lost. The owner may ask again: a repeated request succeeds.
+ * A restarted or promoted server has another `run_id`, and may not know the last locks. So it takes none until its
+ * memory reaches back one lease. The token is the server's time, or the last token plus one: so it grows even when
+ * `exclusive:token` is lost. The owner may ask again: a repeated request succeeds.
  * @returns `{'taken', token}`; `{'held', ms}` with the time until the holder's lease ends; or `{'unsure', ms}` with the
  *   time until the memory reaches back one lease
  */
@@ -61,7 +63,10 @@ end
 return {'taken', token}
 `;
 
-/** Extends the lease. KEYS lock, shared; ARGV owner, ttl, mode, record. @returns 1 if the owner still had the lock, else 0 */
+/**
+ * Extends the lease. KEYS lock, shared; ARGV owner, ttl, mode, record.
+ * @returns 1 if the owner still had the lock, else 0
+ */
 export const RENEW = `${NOW}
 local owner, ttl, mode, record = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 if mode == 'exclusive' then
@@ -89,7 +94,10 @@ redis.pcall('PUBLISH', ARGV[2], 'free')
 return 1
 `;
 
-/** Lists the holders. KEYS lock, shared. @returns each holder's mode, token, record and the milliseconds left of its lease */
+/**
+ * Lists the holders. KEYS lock, shared.
+ * @returns each holder's mode, token, record and the milliseconds left of its lease
+ */
 export const PROBE = `${NOW}
 local found = {}
 local held = redis.call('GET', KEYS[1])

@@ -1,4 +1,4 @@
-/** The faults of every store, and those of etcd alone. */
+/** The faults of every store, with etcd, and faults that only etcd has. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { type EtcdServer, hasEtcd, startEtcd, startEtcdCluster } from "../../support/servers.ts";
 import { faultSuite, scene, waits } from "../faults.ts";
@@ -26,17 +26,17 @@ if (hasEtcd()) {
     remembers: true,
   });
 
-  test("a member of the cluster dies, and another: the command works on", async () => {
+  test("two members of the cluster are killed, one after the other: the command continues", async () => {
     await using cluster = await startEtcdCluster(3);
     await using at = scene(cluster.members[0]!);
-    const args = ["--ttl", "6s"]; // a cluster needs some two seconds to have a leader again
+    const args = ["--ttl", "6s"]; // a cluster needs about two seconds to elect a leader
     const holder = at.run(cluster.url, 12, ...args);
     await at.log.begun(1, () => holder.stderr);
     const next = at.run(cluster.url, 0, "--wait", ...args);
     await waits(next);
     for (const member of cluster.members.slice(0, 2)) {
       await member.kill();
-      await Bun.sleep(4500); // without a renewal it would be lost after two thirds of the lease
+      await Bun.sleep(4500); // longer than two thirds of the lease: without a renewal the lock would be lost
       await member.start();
     }
     expect((await holder.result).status).toBe(0);

@@ -1,4 +1,4 @@
-/** What is etcd's own: its lock service, leases, clusters and users. */
+/** Behaviour that only etcd has: its lock service, leases, clusters and users. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openEngine, openStore } from "../../../src/store/open-store.ts";
@@ -12,7 +12,7 @@ const TTL = 3000;
 const exclusive = (name: string) => ({ name, mode: "exclusive" as const });
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
-/** Stores that are closed when the scope ends. */
+/** Stores that are closed at the end of the scope. */
 class Clients implements AsyncDisposable {
   readonly #open: Store[] = [];
   /** Opens the engine alone: one lease a lock, no second hold. */
@@ -72,7 +72,7 @@ describe.if(hasEtcd())("etcd", () => {
     await lease.release();
   });
 
-  test("a key that is deleted while its lease goes on: lost as well", async () => {
+  test("a key that is deleted while its lease lives: lost as well", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("deleted")))!;
@@ -82,7 +82,7 @@ describe.if(hasEtcd())("etcd", () => {
     await lease.release();
   });
 
-  test("a waiter whose place is taken away queues again, and is not told that it has the lock", async () => {
+  test("a waiter that loses its place in the queue queues again, and does not get the lock", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("place")))!;
@@ -106,7 +106,7 @@ describe.if(hasEtcd())("etcd", () => {
     await got!.release();
   });
 
-  test("the queue is etcd's own: whoever else uses its lock service waits in it", async () => {
+  test("the queue is etcd's own: other users of its lock service wait in it", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const { ID } = await server.post("lease/grant", { TTL: 60 });
@@ -119,7 +119,7 @@ describe.if(hasEtcd())("etcd", () => {
     await (await waiting).release();
   });
 
-  test("no key outlives its lock, nor a wait that was given up", async () => {
+  test("no key outlives its lock, or a wait that was given up", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("given up")))!;
@@ -134,7 +134,7 @@ describe.if(hasEtcd())("etcd", () => {
     expect(await keys("given%20up")).toHaveLength(0);
   });
 
-  test("a waiter asks for nothing but its renewals", async () => {
+  test("a waiter requests only its renewals", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("asks")))!;
@@ -144,7 +144,7 @@ describe.if(hasEtcd())("etcd", () => {
     await Bun.sleep(2 * TTL);
     const after = await server.requests();
     const made = (method: string) => (after.get(method) ?? 0) - (before.get(method) ?? 0);
-    // Both renew, six times or seven each, and look whether their keys are there.
+    // Both renew, six or seven times each, and check that their keys exist.
     expect(made("LeaseKeepAlive")).toBeWithin(8, 17);
     expect(made("Range")).toBeWithin(8, 17);
     for (const method of ["Txn", "Lock", "Watch", "LeaseGrant", "Put"])
@@ -153,7 +153,7 @@ describe.if(hasEtcd())("etcd", () => {
     await (await waiting).release();
   });
 
-  test("waitFree returns when nobody holds it, and makes nothing", async () => {
+  test("waitFree returns when the lock is free, and creates no key", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     await store.waitFree("free");
@@ -174,7 +174,7 @@ describe.if(hasEtcd())("etcd", () => {
     await again.release();
   });
 
-  test("shared is refused, and says why", async () => {
+  test("a shared lock is refused with the reason", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const error = await errorOf(store.tryAcquire({ name: "shared", mode: "shared" }));
@@ -182,7 +182,7 @@ describe.if(hasEtcd())("etcd", () => {
     expect(error.message).toContain("cannot be shared");
   });
 
-  test("URLs that cannot be", async () => {
+  test("malformed URLs", async () => {
     const bad = {
       "no parameter 'nothing'": "etcds://127.0.0.1/?nothing=1",
       "needs TLS": "etcd://127.0.0.1/?cacert=/x",
@@ -196,7 +196,7 @@ describe.if(hasEtcd())("etcd", () => {
     }
   });
 
-  test("nobody answers: a clear error without secrets", async () => {
+  test("no endpoint answers: a clear error without secrets", async () => {
     await using clients = new Clients();
     const store = await clients.open(`etcd://me:hunter2@127.0.0.1:${freePort()},127.0.0.1:${freePort()}/x`);
     for (const attempt of [store.tryAcquire(exclusive("x")), store.waitAcquire(exclusive("x"))]) {
@@ -207,7 +207,7 @@ describe.if(hasEtcd())("etcd", () => {
     }
   });
 
-  test("a user with a password, who may touch one prefix", async () => {
+  test("a user with a password and access to one prefix", async () => {
     await using own = await startEtcd();
     for (const name of ["root", "app"]) await own.post("auth/role/add", { name });
     const range = { key: base64("team/"), range_end: base64("team0") };
@@ -222,7 +222,7 @@ describe.if(hasEtcd())("etcd", () => {
     const store = await clients.open(url("app:p%40ss%2Fword", "/team"));
     const lease = (await store.tryAcquire(exclusive("x")))!;
     const waiting = store.waitAcquire(exclusive("x"));
-    await until(async () => (await store.status("x")).waiters === 1, "somebody to wait");
+    await until(async () => (await store.status("x")).waiters === 1, "a waiter");
     await lease.release();
     const next = await waiting;
     await Bun.sleep(TTL);
@@ -250,7 +250,7 @@ describe.if(hasEtcd())("etcd", () => {
     const store = await clients.open(own.url);
     const lease = (await store.tryAcquire(exclusive("tls")))!;
     const waiting = store.waitAcquire(exclusive("tls"));
-    await until(async () => (await store.status("tls")).waiters === 1, "somebody to wait");
+    await until(async () => (await store.status("tls")).waiters === 1, "a waiter");
     await lease.release();
     await (await waiting).release();
     const other = await clients.open(own.url.replace(/\?.*/, ""));

@@ -1,4 +1,4 @@
-/** The faults of every store, and those of PostgreSQL alone. */
+/** The faults of every store, with PostgreSQL, and faults that only PostgreSQL has. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { alive, start } from "../../support/process.ts";
 import { hasPostgres, type PostgresServer, startPostgres } from "../../support/servers.ts";
@@ -27,7 +27,7 @@ if (hasPostgres()) {
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     const next = at.run(at.near, 0, "--wait", "--verbose");
-    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    await until(async () => (await server.admin(waits)).length > 0, "a waiter");
     await server.admin(terminate("true"));
     await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
@@ -37,7 +37,7 @@ if (hasPostgres()) {
     expect(status).toBe(70);
   });
 
-  test("they are ended at once, nobody waits, the command does not heed SIGTERM: who comes just then begins when it is gone", async () => {
+  test("both are ended at once while nothing waits, and the command ignores SIGTERM: a new run begins when it is gone", async () => {
     await using server = await startPostgres();
     await using at = scene(server);
     const stubborn = ["bash", "-c", 'trap "" TERM; exec "$@"', "bash", ...at.log.command(600)];
@@ -52,13 +52,13 @@ if (hasPostgres()) {
     expect((await holder.result).status).toBe(70);
   });
 
-  test("one process of the server crashes: all sessions end, the server forgets, and nobody works beside another", async () => {
+  test("a server process crashes: all sessions end, the server forgets, and still no two commands run at once", async () => {
     await using server = await startPostgres();
     await using at = scene(server);
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     const waiting = at.run(at.near, 0, "--wait");
-    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    await until(async () => (await server.admin(waits)).length > 0, "a waiter");
     const [{ pid }] = (await server.admin(
       "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'",
     )) as [{ pid: number }];

@@ -1,4 +1,4 @@
-/** What is PostgreSQL's own: sessions, settings, poolers, and what the server forgets. */
+/** Behaviour that only PostgreSQL has: sessions, settings, poolers, and servers that forget. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ import { until } from "../../support/until.ts";
 const TTL = 2000;
 const exclusive = (name: string) => ({ name, mode: "exclusive" as const });
 
-/** Stores that are closed when the scope ends. */
+/** Stores that are closed at the end of the scope. */
 class Clients implements AsyncDisposable {
   readonly #open: Store[] = [];
   readonly notices: string[] = [];
@@ -50,7 +50,7 @@ describe.if(hasPostgres())("postgres", () => {
     dir = new TempDir();
     server = await startPostgres({ args: ["-c", "log_statement=all", "-c", "log_line_prefix=[%p] "] });
     await using clients = new Clients();
-    await (await (await clients.open(server.url)).tryAcquire(exclusive("first")))!.release(); // the first lease of all
+    await (await (await clients.open(server.url)).tryAcquire(exclusive("first")))!.release(); // waits for one lease, so that no test does
   }, 60_000);
   afterAll(async () => {
     await server[Symbol.asyncDispose]();
@@ -79,7 +79,7 @@ describe.if(hasPostgres())("postgres", () => {
     expect((await store.status("ended")).state).toBe("free");
   });
 
-  test("no session outlives its lock, nor a wait that was given up", async () => {
+  test("no session outlives its lock, or a wait that was given up", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("given up")))!;
@@ -95,7 +95,7 @@ describe.if(hasPostgres())("postgres", () => {
     await until(async () => (await sessions("given up")).length === 0, "the holder's session to end");
   });
 
-  test("a wait that is given up as the lock is handed over leaves nobody with the lock", async () => {
+  test("a wait that is given up during the handover leaves the lock free", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     for (let i = 0; i < 20; i++) {
@@ -105,7 +105,7 @@ describe.if(hasPostgres())("postgres", () => {
         (lease) => lease,
         () => undefined,
       );
-      await until(async () => (await store.status("race")).waiters === 1, "somebody to wait");
+      await until(async () => (await store.status("race")).waiters === 1, "a waiter");
       const released = first.release();
       controller.abort(new Error("enough"));
       await released;
@@ -114,7 +114,7 @@ describe.if(hasPostgres())("postgres", () => {
     }
   });
 
-  test("what a role has as its defaults ends neither a wait nor a lock", async () => {
+  test("a role's default settings end neither a wait nor a lock", async () => {
     await server.admin(`
       CREATE ROLE hasty LOGIN PASSWORD 'secret';
       ALTER ROLE hasty SET statement_timeout = '200ms';
@@ -126,13 +126,13 @@ describe.if(hasPostgres())("postgres", () => {
     const store = await clients.open(server.url.replace("app:secret%2Fword", "hasty:secret"));
     const first = (await store.tryAcquire(exclusive("hasty")))!;
     const waiting = store.waitAcquire(exclusive("hasty"));
-    await Bun.sleep(1000); // longer than any of them
+    await Bun.sleep(1000); // longer than each timeout
     expect(first.lost!.aborted).toBe(false);
     await first.release();
     await (await waiting).release();
   });
 
-  test("a waiter asks nothing while it waits", async () => {
+  test("a waiter sends no statement while it waits", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("asks")))!;
@@ -143,17 +143,17 @@ describe.if(hasPostgres())("postgres", () => {
     await until(async () => {
       pid = (await server.admin(queued))[0]?.pid;
       return pid !== undefined;
-    }, "somebody to wait");
+    }, "a waiter");
     const statements = () => server.log.split("\n").filter((line) => line.startsWith(`[${pid}] LOG:`)).length;
     await until(() => statements() > 0, "the server to write its log");
     const before = statements();
-    await Bun.sleep(2 * TTL); // the time of six renewals, which the holder makes
+    await Bun.sleep(2 * TTL); // time for six renewals of the holder
     expect(statements()).toBe(before);
     await first.release();
     await (await waiting).release();
   });
 
-  test("whatever name and label are, they are told back, and are no SQL", async () => {
+  test("any name and label come back unchanged, and are never run as SQL", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const names = ["*/ SELECT 1/0; /*", "a'b\"c\\d", "line\nline\0next?", "ünï 中 🔒", "\ud800", "$1 $$ %s"];
@@ -166,7 +166,7 @@ describe.if(hasPostgres())("postgres", () => {
     }
   });
 
-  test("a name too long to be shown is still one lock, and listed by what is left of it", async () => {
+  test("a name too long to be shown is still one lock, and is listed truncated", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const name = "long ".repeat(1000);
@@ -179,7 +179,7 @@ describe.if(hasPostgres())("postgres", () => {
     await lease.release();
   });
 
-  test("who may not see others' activity still sees that the lock is held, and its name", async () => {
+  test("a role that may not see other sessions' activity still sees that the lock is held, and its name", async () => {
     await server.admin("CREATE ROLE stranger LOGIN PASSWORD 'secret'");
     await using clients = new Clients();
     const lease = (await (await clients.open(server.url)).tryAcquire(exclusive("seen")))!;
@@ -190,7 +190,7 @@ describe.if(hasPostgres())("postgres", () => {
     await lease.release();
   });
 
-  test("waitFree returns when nobody holds it, takes it from nobody, and fools nobody", async () => {
+  test("waitFree returns when the lock is free, and makes no tryAcquire fail", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("free")))!;
@@ -200,14 +200,14 @@ describe.if(hasPostgres())("postgres", () => {
         free = true;
       }),
     );
-    await until(async () => (await store.status("free")).waiters === 5, "five to wait");
+    await until(async () => (await store.status("free")).waiters === 5, "five waiters");
     expect(free).toBe(false);
     await lease.release();
     for (let i = 0; i < 10; i++) await (await store.tryAcquire(exclusive("free")))!.release();
     await Promise.all(waits);
   });
 
-  test("a wrong password, a database that is not there, a port where nobody listens: a clear error without secrets", async () => {
+  test("a wrong password, a missing database, a closed port: a clear error without secrets", async () => {
     await using clients = new Clients();
     const bad = {
       "password authentication failed": server.url.replace("secret%2Fword", "hunter2"),
@@ -230,7 +230,7 @@ describe.if(hasPostgres())("postgres", () => {
     const store = await clients.open(`${server.url}?sslmode=verify-full&sslrootcert=${cert}`);
     const lease = (await store.tryAcquire(exclusive("tls")))!;
     expect(tls.used("exclusive tls")).resolves.toBe(true);
-    const waiting = store.waitAcquire(exclusive("tls"), AbortSignal.timeout(200)); // canceled over TLS too
+    const waiting = store.waitAcquire(exclusive("tls"), AbortSignal.timeout(200)); // the cancel request uses TLS too
     expect((await errorOf(waiting)).name).toBe("TimeoutError");
     await lease.release();
     const other = await clients.open(`${server.url}?sslmode=verify-full`);
@@ -240,7 +240,7 @@ describe.if(hasPostgres())("postgres", () => {
   describe.if(required("/usr/sbin/pgbouncer", "pgbouncer"))("behind pgbouncer in transaction mode", () => {
     for (const ignored of ["", "ignore_startup_parameters = exclusive.session"]) {
       test(
-        ignored === "" ? "as it comes: refused" : "told to drop what it does not know: refused",
+        ignored === "" ? "default settings: refused" : "ignoring unknown parameters: refused",
         async () => {
           const port = freePort();
           const file = dir.file(`pgbouncer-${port}.ini`);
@@ -281,7 +281,7 @@ ${ignored}
   });
 
   describe("a server that forgets", () => {
-    /** Takes the lock, and says after how many milliseconds since `began` it had it. */
+    /** Takes the lock, and returns the milliseconds that this took since `began`. */
     async function acquired(
       clients: Clients,
       name: string,
@@ -291,7 +291,7 @@ ${ignored}
       return { lease, after: performance.now() - began };
     }
 
-    test("restarted: whoever comes waits for one lease; tokens go on", async () => {
+    test("restarted: the next holder waits for one lease; tokens keep growing", async () => {
       await using clients = new Clients();
       const before = (await (await clients.open(server.url)).tryAcquire(exclusive("restart")))!;
       const began = performance.now();
@@ -305,7 +305,7 @@ ${ignored}
       await lease.release();
     });
 
-    test("one process of the server crashes, which ends all sessions but not the server: the same", async () => {
+    test("a server process crashes, which ends all sessions but not the server: the same", async () => {
       await using clients = new Clients();
       const store = await clients.open(server.url);
       const before = (await store.tryAcquire(exclusive("crash")))!;
@@ -331,7 +331,7 @@ ${ignored}
       const holder = await clients.open(server.url, true);
       const lease = (await holder.tryAcquire(exclusive("both")))!;
       const waiting = (await clients.open(server.url, true)).waitAcquire(exclusive("both"));
-      await until(async () => (await holder.status("both")).waiters === 1, "somebody to wait");
+      await until(async () => (await holder.status("both")).waiters === 1, "a waiter");
       const began = performance.now();
       const held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";
       await server.admin(`SELECT pg_terminate_backend(pid) FROM (${held}) AS held`);
@@ -341,7 +341,7 @@ ${ignored}
       await next.release();
     });
 
-    test("a holder that is killed is followed at once", async () => {
+    test("a killed holder's lock is free at once", async () => {
       await using clients = new Clients();
       const store = await clients.open(server.url);
       const remote = join(root, "src/store/open-store.ts");
@@ -350,20 +350,20 @@ ${ignored}
       await using holder = new Process([process.execPath, "-e", take]);
       await holder.says("held");
       const waiting = store.waitAcquire(exclusive("killed"));
-      await until(async () => (await store.status("killed")).waiters === 1, "somebody to wait");
+      await until(async () => (await store.status("killed")).waiters === 1, "a waiter");
       holder.kill("SIGKILL");
       await (await waiting).release();
-      expect(clients.notices).toEqual([]); // it would have said so, had it waited for the lease
+      expect(clients.notices).toEqual([]); // a wait for the lease would have been announced
     });
 
-    test("a waiter whose session is ended goes on, and takes it that the holder's may have been", async () => {
+    test("a waiter whose session is ended reconnects, and assumes that the holder's session was ended too", async () => {
       await using clients = new Clients();
       const store = await clients.open(server.url);
       const lease = (await store.tryAcquire(exclusive("purge")))!;
       const waiting = store.waitAcquire(exclusive("purge"));
-      await until(async () => (await store.status("purge")).waiters === 1, "somebody to wait");
+      await until(async () => (await store.status("purge")).waiters === 1, "a waiter");
       const began = performance.now();
-      // The waiter's first: it must not get the lock in between.
+      // The waiter's session first, or it would get the lock in between.
       const all = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' ORDER BY granted";
       await server.admin(`SELECT pg_terminate_backend(pid) FROM (${all}) AS all_of_them`);
       const next = await waiting;

@@ -1,4 +1,4 @@
-/** The faults of every store, and those of Redis alone. */
+/** The faults of every store, with Redis, and faults that only Redis has. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { alive, exclusive } from "../../support/process.ts";
 import { hasRedis, type RedisServer, startRedis } from "../../support/servers.ts";
@@ -14,7 +14,7 @@ if (hasRedis()) {
     },
   });
 
-  test("a key that somebody has made to stay: who waits does not ask all the time", async () => {
+  test("a key without a time to live: a waiter does not poll", async () => {
     await using server = await startRedis();
     await server.cli("SET", "exclusive:lock:work", "somebody");
     const late = await exclusive(["run", "--store", server.url, "-t", "1", "work", "true"]);
@@ -24,7 +24,7 @@ if (hasRedis()) {
     expect(Number(calls)).toBeLessThan(20);
   });
 
-  test("FLUSHALL: the next one waits for a lease, and the old one is gone by then", async () => {
+  test("FLUSHALL: the next run waits for a lease, and the old command is gone by then", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.far, 600);
@@ -33,7 +33,7 @@ if (hasRedis()) {
     const next = at.run(at.near, 0, "--wait");
     const second = await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
-    expect(second.token).toBeGreaterThan(first.token); // a counter that was deleted with the rest would start at 1
+    expect(second.token).toBeGreaterThan(first.token); // a counter would have been deleted too, and start at 1
     expect(next.stderr).toContain("may have forgotten a lock");
     at.log.check();
     const { status, stderr } = await holder.result;
@@ -43,7 +43,7 @@ if (hasRedis()) {
     });
   });
 
-  test("FLUSHALL while the holder is cut off: it stops by its own clock before the next one begins", async () => {
+  test("FLUSHALL while the holder is cut off: it stops by its own clock before the next command begins", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.far, 600);
@@ -57,7 +57,7 @@ if (hasRedis()) {
     expect((await holder.result).status).toBe(70);
   });
 
-  test("a server with persistence that is killed and started again still knows the holder, who goes on", async () => {
+  test("a server with persistence, killed and restarted, still has the holder, which continues", async () => {
     await using server = await startRedis({ persistent: true });
     await using at = scene(server);
     const holder = at.run(at.far, 4);
@@ -71,7 +71,7 @@ if (hasRedis()) {
     at.log.check();
   });
 
-  test("CLIENT KILL: connections are made anew, for the holder and for who waits", async () => {
+  test("CLIENT KILL: holder and waiter reconnect", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.far, 4);
@@ -88,7 +88,7 @@ if (hasRedis()) {
     at.log.check();
   });
 
-  test("who waits asks a handful of times, not again and again", async () => {
+  test("a waiter makes a handful of requests, and does not poll", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.near, 600);
@@ -102,7 +102,7 @@ if (hasRedis()) {
     const stats = await server.cli("INFO", "commandstats");
     const calls = (command: string) =>
       Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
-    // Two renewals in each lease of the holder's two locks and a bit, and one question of the waiter's when a lease ends.
+    // For each of the holder's two holds a little over two renewals a lease, and one request of the waiter a lease.
     const leases = (seconds * 1000) / at.ttl;
     expect(calls("eval")).toBeLessThanOrEqual(Math.ceil(leases * 3 * 2 + leases + 4));
     holder.kill();
