@@ -59,14 +59,14 @@ export function slotOf(name: string, base: string, slots: number): boolean {
   return slot >= 1 && slot <= slots && name === slotName(base, slot);
 }
 
-const LINE = "\0next";
+const QUEUE_HEAD = "\0next";
 
-/** Where the next in line for a lock waits: a lock of its own, under a name that no command line can hold. */
-export const lineName = (name: string): string => name + LINE;
+/** The lock that the head of a lock's queue holds: a name that no command line can contain. */
+export const queueHeadName = (name: string): string => name + QUEUE_HEAD;
 
-/** The lock that the next in line waits for, where this is the name of his place. */
-export const lockOfLine = (name: string): string | undefined =>
-  name.endsWith(LINE) ? name.slice(0, -LINE.length) : undefined;
+/** The lock whose queue head this name denotes; undefined for other names. */
+export const lockOfQueueHead = (name: string): string | undefined =>
+  name.endsWith(QUEUE_HEAD) ? name.slice(0, -QUEUE_HEAD.length) : undefined;
 
 const WITNESS = "\0witness";
 

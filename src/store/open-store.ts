@@ -1,5 +1,6 @@
 /** From a URL to a store. Nothing of an engine is loaded before its URL is used. */
 import type { Duration } from "../duration.ts";
+import type { TimedLease } from "./lease.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
 import { Address } from "./store-url.ts";
 
@@ -79,17 +80,25 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
   checkStoreUrl(url);
   const dir = directoryOf(url);
   if (dir !== undefined) return new (await import("./file/file-store.ts")).FileStore({ dir });
-  const [{ DEFAULT_TTL }, { milliseconds }, { Witnessed }] = await Promise.all([
+  const { Witnessed } = await import("./second-hold.ts");
+  const engine = await openEngine(url, options);
+  return options.witness === false ? engine : new Witnessed(engine);
+}
+
+/**
+ * Opens a remote store in which a lock is held once: for a caller that takes the second hold itself, in another process.
+ * @param url as for `openStore`, but not `file:`
+ */
+export async function openEngine(url: string, options: StoreOptions = {}): Promise<Store<TimedLease>> {
+  const [{ DEFAULT_TTL }, { milliseconds }] = await Promise.all([
     import("./lease.ts"),
     import("../duration.ts"),
-    import("./second-hold.ts"),
   ]);
   const ttl = options.ttl === undefined ? DEFAULT_TTL : milliseconds(options.ttl);
   if (!(ttl >= MIN_TTL && ttl <= MAX_TTL)) throw new RangeError("ttl must be from 1s to 1d");
   const notice = options.notice ?? ((message) => process.stderr.write(`exclusive: ${message}\n`));
-  const { open } = await ENGINES[schemeOf(url)]!();
-  const engine = await open(new Address(url), { ttl: Math.round(ttl), notice });
-  return options.witness === false ? engine : new Witnessed(engine);
+  const { open } = await ENGINES[schemeOf(checkStoreUrl(url))]!();
+  return (await open(new Address(url), { ttl: Math.round(ttl), notice })) as Store<TimedLease>;
 }
 
 /** Waits until nobody holds the lock: as one who wants it, where the engine knows no other way. */

@@ -8,14 +8,14 @@
  *
  * `exclusive run` keeps the witness in a second process (`command/guardian.ts`), which outlives the wrapper.
  */
-import { isWitnessName, lockOfLine, witnessName } from "../name.ts";
+import { isWitnessName, lockOfQueueHead, witnessName } from "../name.ts";
 import type { Lease, LockStatus, Request, Store } from "./store.ts";
 
 /** What to ask for to have the witness of a lock. */
 export const witnessOf = (request: Request): Request => ({ ...request, name: witnessName(request.name) });
 
 /** The place of the next in line protects nothing that runs, so it has no witness. */
-const isLine = (name: string): boolean => lockOfLine(name) !== undefined;
+const isLine = (name: string): boolean => lockOfQueueHead(name) !== undefined;
 
 /** Main lock and witness as one lease. */
 class Pair implements Lease {

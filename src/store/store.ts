@@ -52,7 +52,7 @@ type Json<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Js
 /** What `exclusive status --json` prints, and each element of the array that `exclusive list --json` prints. */
 export type LockStatusJson = Json<LockStatus>;
 
-export interface Store {
+export interface Store<L extends Lease = Lease> {
   /**
    * Takes the lock if it is free; undefined when it is held.
    *
@@ -60,12 +60,12 @@ export interface Store {
    * reaches back one lease: this waits for that, and says so.
    * @param signal gives that wait up; if it has fired already there is none. The promise is then rejected with its reason.
    */
-  tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined>;
+  tryAcquire(request: Request, signal?: AbortSignal): Promise<L | undefined>;
   /**
    * Waits for the lock in the engine, without polling.
    * @param signal gives the wait up: the promise is rejected with its reason once nothing is left waiting
    */
-  waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease>;
+  waitAcquire(request: Request, signal?: AbortSignal): Promise<L>;
   /**
    * Waits until nobody holds the lock, without taking it from anybody and without making anything.
    * @param signal gives the wait up: the promise is rejected with its reason

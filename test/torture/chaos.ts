@@ -1,7 +1,7 @@
 /** Many processes that fight for locks, are stopped, continued and killed, and a file that an outsider deletes. */
 import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
-import { lineName, slotName } from "../../src/name.ts";
+import { queueHeadName, slotName } from "../../src/name.ts";
 import * as kernel from "../../src/os/libc.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
@@ -251,7 +251,7 @@ export class Round {
     }
     for (const { name } of LOCKS) {
       const line = new FileStore({ dir: this.#locks }).tryAcquireSync({
-        name: lineName(name),
+        name: queueHeadName(name),
         mode: "exclusive",
       });
       if (line === undefined) this.#totals.wedges.push(`the line for ${name} is held`);

@@ -61,17 +61,28 @@ interface Leaving {
 /** A lock held through an open file. */
 export class FileLease implements Lease {
   #released = false;
+  #fd: number;
 
   constructor(
     readonly place: string,
-    /** The descriptor that holds the lock, until it is released. */
-    public fd: number,
+    fd: number,
     private readonly identity: kernel.FileStatus,
     private readonly leaving: Leaving,
     /** What the file says of us; undefined where it is not ours to write. */
     private readonly record: HolderRecord | undefined,
   ) {
+    this.#fd = fd;
     if (this.#write() < 0) this.#empty(); // of a record cut short, or that of somebody before us, nothing stays
+  }
+
+  /** The descriptor that holds the lock, until it is released. */
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /** Records that the caller has moved the open file to another descriptor. */
+  moveTo(fd: number): void {
+    this.#fd = fd;
   }
 
   /** Adds the wrapped command's pid to the record. */
@@ -92,8 +103,8 @@ export class FileLease implements Lease {
     try {
       if (!this.leaving.named) this.#leaveFile();
     } finally {
-      kernel.flock(this.fd, LOCK.UN);
-      kernel.close(this.fd);
+      kernel.flock(this.#fd, LOCK.UN);
+      kernel.close(this.#fd);
     }
   }
 
@@ -104,7 +115,7 @@ export class FileLease implements Lease {
   #leaveFile(): void {
     // The last of many readers removes the file: only it gets the lock for itself. To ask converts our lock,
     // which flock(2) does by giving it up first; that is no loss, as we are leaving.
-    if (this.leaving.mode === "shared" && kernel.flock(this.fd, LOCK.EX | LOCK.NB) < 0) return;
+    if (this.leaving.mode === "shared" && kernel.flock(this.#fd, LOCK.EX | LOCK.NB) < 0) return;
     const now = kernel.lstat(this.place);
     if (typeof now === "number" || !kernel.sameFile(now, this.identity)) return;
     // A file that we may not delete stays, and is as good for the next holder: but it must not name us.
@@ -120,12 +131,12 @@ export class FileLease implements Lease {
   #write(): number {
     if (this.record === undefined) return 0;
     const bytes = encodeRecord(this.record);
-    const written = kernel.pwrite(this.fd, bytes);
-    return written < 0 || this.leaving.mode === "shared" ? written : kernel.ftruncate(this.fd, bytes.length);
+    const written = kernel.pwrite(this.#fd, bytes);
+    return written < 0 || this.leaving.mode === "shared" ? written : kernel.ftruncate(this.#fd, bytes.length);
   }
 
   #empty(): void {
-    if (this.record !== undefined) kernel.ftruncate(this.fd, 0);
+    if (this.record !== undefined) kernel.ftruncate(this.#fd, 0);
   }
 }
 

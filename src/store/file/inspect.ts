@@ -1,7 +1,7 @@
 /** What can be seen of a lock file from outside, by the kernel's own truth. */
 import { LockFileError, printable } from "../../errors.ts";
 import { type Holder, holderByRecord, type Mode, startTime, type WrittenRecord } from "../../holder.ts";
-import { fileName, lockOfLine, nameFits, nameOfFile, slotOf } from "../../name.ts";
+import { fileName, lockOfQueueHead, nameFits, nameOfFile, slotOf } from "../../name.ts";
 import * as kernel from "../../os/libc.ts";
 import type { LockStatus } from "../store.ts";
 import { readRecord } from "./file-store.ts";
@@ -228,7 +228,7 @@ export function listDirectory(dir: string): LockStatus[] {
     if (name === undefined) continue;
     const path = `${dir === "/" ? "" : dir}/${file}`;
     const status = statusOf(path, name, false, look);
-    if (lockOfLine(status.name) !== undefined) inLine.push(status);
+    if (lockOfQueueHead(status.name) !== undefined) inLine.push(status);
     else if (status.state !== "free" || typeof kernel.lstat(path) !== "number") found.push(status);
   }
   for (const line of inLine) countWaiters(line, found);
@@ -237,7 +237,7 @@ export function listDirectory(dir: string): LockStatus[] {
 
 /** Who waits for the place of the next in line waits for each of the lock's slots. */
 function countWaiters({ name, waiters }: LockStatus, locks: LockStatus[]): void {
-  const base = lockOfLine(name)!;
+  const base = lockOfQueueHead(name)!;
   for (const lock of waiters ? locks : []) {
     const slots = lock.holder?.slots ?? 0;
     if (slotOf(lock.name, base, slots)) lock.waiters = (lock.waiters ?? 0) + waiters!;
