@@ -8,7 +8,6 @@ import { type Duration, milliseconds } from "./duration.ts";
 import { CannotAcquireLock, LockTimeout } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
-import { FileLease, type FileStore } from "./store/file/file-store.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 
 /** How long to try. */
@@ -24,6 +23,17 @@ export interface AcquireOptions {
   coalesce?: boolean | undefined;
   /** Gives up the wait; `acquire` is then rejected with the signal's reason. */
   signal?: AbortSignal | undefined;
+}
+
+/** A lease that ends at once: that of a lock in a file. */
+export interface SyncLease extends Lease {
+  releaseSync(): void;
+}
+
+/** A store that answers at once: that of locks in files. An interface, so that no type of the library names the OS. */
+export interface SyncStore<L extends SyncLease> extends Store<L> {
+  tryAcquireSync(request: Request): L | undefined;
+  holderSync(name: string): Holder | undefined;
 }
 
 /** What names a lock, and how it is to be held. */
@@ -61,7 +71,7 @@ export const locationOf = (store: Store, request: Request): string => store.plac
  * @throws {CannotAcquireLock} when it is held
  * @throws {LockFileError} when the lock file cannot be made or locked
  */
-export function acquireSync(store: FileStore, request: Request): FileLease {
+export function acquireSync<L extends SyncLease>(store: SyncStore<L>, request: Request): L {
   const lease = tryAcquireSync(store, request);
   if (lease !== undefined) return lease;
   throw new CannotAcquireLock({
@@ -72,7 +82,7 @@ export function acquireSync(store: FileStore, request: Request): FileLease {
 }
 
 /** Acquires a lock in a file; undefined when it is held. @throws {LockFileError} as `acquireSync` */
-export function tryAcquireSync(store: FileStore, request: Request): FileLease | undefined {
+export function tryAcquireSync<L extends SyncLease>(store: SyncStore<L>, request: Request): L | undefined {
   for (const name of slotNames(request)) {
     const lease = store.tryAcquireSync({ ...request, name });
     if (lease !== undefined) return releasedAtExit(lease);
@@ -116,7 +126,7 @@ export async function acquire<L extends Lease>(
   }
 }
 
-/** Fires after this time; a signal that fired at once stands for no time at all. */
+/** Fires after this time. For 0 it has already fired, so that no attempt waits. */
 const timeoutSignal = (milliseconds: number): AbortSignal =>
   milliseconds === 0 ? AbortSignal.abort() : AbortSignal.timeout(milliseconds);
 
@@ -195,22 +205,24 @@ export async function holderOf(store: Store, request: Request): Promise<Holder |
 
 /** Releases a lock. A second call does nothing. */
 export async function release(lease: Lease): Promise<void> {
-  if (lease instanceof FileLease) releaseSync(lease);
+  if (isSync(lease)) releaseSync(lease);
   else await lease.release();
 }
 
 /** Releases a lock in a file. A second call does nothing. */
-export function releaseSync(lease: FileLease): void {
+export function releaseSync(lease: SyncLease): void {
   held.delete(lease);
   lease.releaseSync();
 }
 
 /** The locks in files that this process holds. A lock of another store ends with its connection or lease. */
-const held = new Set<FileLease>();
+const held = new Set<SyncLease>();
 let watchingExit = false;
 
+const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
+
 function releasedAtExit<L extends Lease>(lease: L): L {
-  if (!(lease instanceof FileLease)) return lease;
+  if (!isSync(lease)) return lease;
   held.add(lease);
   if (!watchingExit) process.on("exit", releaseAll);
   watchingExit = true;
