@@ -1,33 +1,33 @@
 /** `exclusive()`: function wrapper and decorator. */
-import { type AcquireOptions, Lock, type LockOptions } from "./lock.ts";
+import type { AcquireOptions } from "./acquire.ts";
+import { Lock, type LockOptions } from "./lock.ts";
 import { callerName } from "./name.ts";
 import { directoryOf } from "./store/open-store.ts";
 
-/** What the lock is, and how long to try for it. Waiting needs an async function. */
+/** Which lock, and how long to try for it. Waiting needs an async function. */
 export type ExclusiveOptions = LockOptions & AcquireOptions;
 
-// biome-ignore lint/suspicious/noExplicitAny: a function of any signature, which is kept
+// biome-ignore lint/suspicious/noExplicitAny: a function of any signature; `exclusive` returns the same signature
 type AnyFunction = (this: any, ...args: any[]) => any;
-/** Applies to a method, or to a function. */
+/** Decorates a method, or wraps a function. */
 export type ExclusiveDecorator = <F extends AnyFunction>(
   method: F,
   context?: ClassMethodDecoratorContext,
 ) => F;
 
 /**
- * Makes a function run under a lock: each call takes it, and gives it back when the function has returned,
- * thrown, or its promise is settled. `this`, arguments, result and exceptions pass through.
+ * Makes a function run under a lock: each call acquires it, and releases it when the function has returned or thrown, or
+ * when its promise is settled. `this`, arguments, result and exceptions pass through.
  *
  * ```ts
  * const nightly = exclusive({ name: "nightly" }, async () => { … });
  * class Jobs { @exclusive({ name: "report" }) report() { … }  @exclusive sync() { … } }
  * ```
  *
- * A call throws (an async function's is rejected with) `CannotAcquireLock` when the lock is held. Where
- * `options` has `wait`, `timeout`, `coalesce` or `signal` the function must be async, so that there is a promise to
- * wait in.
- * @throws {TypeError} for what is no function or method, for a generator (whose body runs only after the call), and
- * for a decorator that is compiled in the old way (`experimentalDecorators`)
+ * A call throws (an async function's is rejected with) `CannotAcquireLock` when the lock is held. With `wait`,
+ * `timeout`, `coalesce` or `signal` among the options the function must be async.
+ * @throws {TypeError} for anything but a function or method, for a generator (its body runs only after the call), and
+ * for a decorator that was compiled with `experimentalDecorators`
  */
 export function exclusive<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F;
 export function exclusive<F extends AnyFunction>(fn: F, context?: ClassMethodDecoratorContext): F;
@@ -37,11 +37,11 @@ export function exclusive(
   second?: AnyFunction | ClassMethodDecoratorContext,
 ): unknown {
   const options = typeof first === "function" ? {} : first;
-  // The name is that of the file which calls us now, not of the one that will call the function.
+  // The default name is the file that calls `exclusive` now, not the one that will call the function.
   const named = { ...options, name: options.name ?? callerName(exclusive) };
   if (typeof first === "function") return wrap(named, first, second);
   if (typeof second === "function") return wrap(named, second);
-  // With `experimentalDecorators` these would be a prototype and a property's name.
+  // With `experimentalDecorators` the arguments are a prototype and a property's name.
   if (second !== undefined) throw new TypeError(OLD_DECORATOR);
   return (method: AnyFunction, context?: ClassMethodDecoratorContext) => wrap(named, method, context);
 }

@@ -1,4 +1,5 @@
-/** exclusiveprocess: a lock that keeps code from running in two processes at once. */
+/** exclusiveprocess: run code under a named lock, so that it never runs in two processes at the same time. */
+export type { AcquireOptions } from "./acquire.ts";
 export type { Duration } from "./duration.ts";
 export {
   CannotAcquireLock,
@@ -10,7 +11,7 @@ export {
 } from "./errors.ts";
 export { type ExclusiveDecorator, type ExclusiveOptions, exclusive } from "./exclusive.ts";
 export type { Holder, Mode } from "./holder.ts";
-export { type AcquireOptions, Lock, type LockOptions } from "./lock.ts";
+export { Lock, type LockOptions } from "./lock.ts";
 export type { Logger } from "./logger.ts";
 export { openStore, type StoreOptions } from "./store/open-store.ts";
 export type { Lease, LockStatus, LockStatusJson, Request, Store } from "./store/store.ts";

@@ -1,4 +1,4 @@
-/** What the library says: nothing, unless somebody asked. */
+/** The log of the library: silent by default. */
 
 /** Anything with an `info` method, such as consola, pino or console. */
 export interface Logger {
@@ -7,14 +7,14 @@ export interface Logger {
 
 let shared: Logger | undefined;
 
-/** Logs an acquire or release, on the given logger, or on one of ours when `EXCLUSIVE_LOG` asks for it. */
+/** Logs an acquire or release on the given logger, else on consola if `EXCLUSIVE_LOG` is set. */
 export function inform(given: Logger | undefined, message: () => string): void {
   if (given === undefined && !process.env.EXCLUSIVE_LOG) return;
   if (given === undefined) shared ??= consola();
   (given ?? shared)?.info(message());
 }
 
-/** consola is loaded here and nowhere else, in its small form: all of it is larger than the rest of the binary of ours. */
+/** consola, loaded on demand, in its basic build: the full one is larger than all our own code. */
 function consola(): Logger {
   const { createConsola, LogLevels } = require("consola/basic") as typeof import("consola/basic");
   const wanted = (process.env.EXCLUSIVE_LOG ?? "").toLowerCase();

@@ -1,9 +1,10 @@
 /** Picks the command, or the flock(1) front end when the program was called as `flock`. */
 import { printable } from "../errors.ts";
 import { unblockSignals } from "../os/signal-mask.ts";
-import { EXIT, GUARDIAN, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
+import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
 import { nearest } from "./cli/options.ts";
 import { complain, print } from "./output/print.ts";
+import { GUARDIAN } from "./run/guardian-protocol.ts";
 import { run } from "./run.ts";
 
 const [command = "", ...rest] = process.argv.slice(2);
@@ -32,7 +33,7 @@ async function other(): Promise<number> {
     case "help":
       return help(rest[0]);
     case GUARDIAN:
-      return (await import("./run/guardian.ts")).guardian();
+      return (await import("./run/guardian.ts")).runGuardian();
   }
   const { main } = await (await entry(command)).load();
   unblockSignals();

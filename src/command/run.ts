@@ -1,17 +1,14 @@
-/** `exclusive run`: wrap a command in a lock. */
+/** `exclusive run`: run a command under a lock. */
+import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
-import { thisProcess } from "../holder.ts";
-import { type AcquireOptions, Lock, type LockOptions } from "../lock.ts";
-import { E, errorText } from "../os/libc.ts";
-import { become, type Command, start, warmUp } from "../os/spawn.ts";
-import type { FileLease } from "../store/file/file-store.ts";
-import { CommandError, EXIT, UsageError } from "./cli/exit-status.ts";
-import { nearest, type OptionValues, parseOptions } from "./cli/options.ts";
+import { EXIT, UsageError } from "./cli/exit-status.ts";
+import { nearest, parseOptions } from "./cli/options.ts";
 import { LEASE, whereOf } from "./cli/store-options.ts";
 import { heldBy } from "./output/describe-holder.ts";
 import { Log } from "./output/print.ts";
-import { endLike, supervise } from "./run/supervise.ts";
+import { POLICIES, type RunPlan } from "./run/run-plan.ts";
+import { runWithFileLock } from "./run/with-file-lock.ts";
 
 export const OPTIONS = {
   wait: { short: "w", help: "wait for the lock, without limit" },
@@ -31,16 +28,19 @@ export const OPTIONS = {
   "log-format": { value: "text|json", help: "json: one object a line, durations in seconds" },
 } as const;
 
-const POLICIES = ["fail", "skip", "coalesce", "replace"] as const;
-type Policy = (typeof POLICIES)[number];
-type Values = OptionValues<typeof OPTIONS>;
+/**
+ * Acquires the lock, runs the command, and ends as the command ended. Resolves with an exit status where the command was
+ * not run.
+ */
+export function run(args: string[]): Promise<number> {
+  return execute(plan(args));
+}
 
 /**
- * Takes the lock, runs the command, and ends as the command ended; returns a status where it did not run. A lock that
- * is free is taken, and the command started, without a turn of the event loop: what the engine starts beside the first
- * one costs more than all that is done here.
+ * What a command line asks for. Reads it, the environment and `--store-file`, and acquires nothing.
+ * @throws {UsageError} {TypeError} {RangeError} for a command line that is wrong
  */
-export function run(args: string[]): number | Promise<number> {
+export function plan(args: string[]): RunPlan {
   const { values, rest } = parseOptions(args, OPTIONS);
   const [name, ...tail] = rest;
   const argv = tail[0] === "--" ? tail.slice(1) : tail;
@@ -48,84 +48,50 @@ export function run(args: string[]): number | Promise<number> {
   if (argv.length === 0) throw new UsageError("COMMAND is missing");
   const policy = oneOf("--if-held", values["if-held"], POLICIES) ?? "fail";
   const format = oneOf("--log-format", values["log-format"], ["text", "json"]);
-  const conflict =
+  const conflictStatus =
     wholeNumber("--conflict-exit-code", values["conflict-exit-code"], 255) ?? EXIT.TEMPORARY_FAILURE;
-  if (policy === "coalesce" && values.file !== undefined)
+  const { label, keep, file, shared, quiet, verbose, ttl } = values;
+  if (policy === "coalesce" && file !== undefined)
     throw new UsageError("--if-held coalesce does not go with --file");
   if (policy === "replace" && values.slots !== undefined)
     throw new UsageError("--if-held replace does not go with --slots");
-  if (values.timeout !== undefined) milliseconds(values.timeout); // an error is told also where the lock is free
-  const { label, keep, file, shared } = values;
+  const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
   const where = whereOf(values);
-  const options = { name, label, shared, slots: wholeNumber("--slots", values.slots, 64) };
-  const log = new Log({ quiet: values.quiet, verbose: values.verbose, json: format === "json" }, name);
-  const held = (error: unknown): number => {
-    if (error instanceof CannotAcquireLock) return refused(error, policy, conflict, log);
-    throw error;
-  };
-  if ("url" in where) return inStore(where.url, options, values, argv, policy, log).catch(held);
-  const lock = new Lock({ ...options, keep, file, dir: where.dir });
-  const acquired = (): never => {
-    log.tell("acquired", { wait: log.elapsed, lockfile: lock.lockfile }, () => {
-      return `acquired '${printable(name)}' after ${log.elapsed} s (${printable(lock.lockfile)})`;
-    });
-    return values.exec ? asCommand(lock, argv) : underLock(lock, argv, log);
-  };
-  try {
-    lock.acquireSync();
-  } catch (error) {
-    const waits =
-      values.wait || values.timeout !== undefined || policy === "coalesce" || policy === "replace";
-    if (!waits || !(error instanceof CannotAcquireLock)) return held(error);
-    return acquire(lock, policy, values, log).then(acquired, held);
-  }
-  return acquired();
-}
-
-/** The same with a lock across the network. */
-async function inStore(
-  url: string,
-  lock: LockOptions & { name: string },
-  values: Values,
-  argv: string[],
-  policy: Policy,
-  log: Log,
-): Promise<never> {
-  if (values.exec)
+  const slots = wholeNumber("--slots", values.slots, 64);
+  if ("url" in where && values.exec)
     throw new UsageError("--exec does not go with a store: somebody must stay and renew the lease");
-  Bun.unsafe.setJITPolicy(1); // see build.ts
-  const { runLeased } = await import("./run/with-lease.ts");
-  const { wait = false, timeout, ttl } = values;
-  return runLeased({ url, ttl, lock, argv, policy, wait, timeout, log, cannotStart });
+  return {
+    argv,
+    request: requestFor({ name, shared, label, slots, file }),
+    store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
+    exec: values.exec ?? false,
+    policy,
+    wait: values.wait || policy === "coalesce" || policy === "replace",
+    timeout,
+    conflictStatus,
+    verbosity: { quiet, verbose, json: format === "json" },
+  };
 }
-
-/** Ends the threads that we have waited with: once the command has been started. */
-let endThreads: (() => void) | undefined;
 
 /**
- * Waits for a lock that is held.
- * @throws {CannotAcquireLock} when the lock is not to be had, as far as the options go
+ * A free lock in a file is acquired, and the command started, before this function first waits: what the engine starts
+ * with the event loop's first turn costs more than everything here.
  */
-async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, log: Log): Promise<void> {
-  const coalesce = policy === "coalesce";
-  const replace = policy === "replace" ? (await import("./stop.ts")).replaceHolder : undefined;
-  const [{ showWaiting }, { keepThreads }] = await Promise.all([
-    import("./output/wait-line.ts"),
-    import("../os/flock-thread.ts"),
-  ]);
-  using _line = showWaiting(lock, timeout, log);
-  if (replace) return await replace(lock, timeout === undefined ? undefined : milliseconds(timeout));
-  warmUp();
-  thisProcess();
-  endThreads = keepThreads();
-  // The time runs from our start: what the engine has used up since then is part of it.
-  const given = timeout === undefined ? undefined : milliseconds(timeout);
-  const left = given && Math.max(1, given - log.elapsed * 1000);
-  const options: AcquireOptions = { wait: wait || coalesce, timeout: left, coalesce };
-  await lock.acquire(options);
+async function execute(plan: RunPlan): Promise<number> {
+  const log = new Log(plan.verbosity, plan.request.name);
+  try {
+    if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
+    Bun.unsafe.setJITPolicy(1); // see build.ts
+    const { runWithLease } = await import("./run/with-lease.ts");
+    return await runWithLease(plan, plan.store, log);
+  } catch (error) {
+    if (error instanceof CannotAcquireLock) return reportRefusal(error, plan, log);
+    throw error;
+  }
 }
 
-function refused(error: CannotAcquireLock, policy: Policy, conflict: number, log: Log): number {
+/** @returns the exit status */
+function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: Log): number {
   const { name, holder } = error;
   const late = error instanceof LockTimeout;
   const details = { wait: log.elapsed, holder };
@@ -138,46 +104,7 @@ function refused(error: CannotAcquireLock, policy: Policy, conflict: number, log
     if (policy === "replace" && !late) return error.message; // why the holder was not stopped
     return late ? `gave up after ${log.elapsed} s: ${heldBy(name, holder)}` : heldBy(name, holder);
   });
-  return conflict;
-}
-
-function commandOf(lock: Lock, argv: string[]): { lease: FileLease; command: Command } {
-  const lease = lock.lease as FileLease;
-  const env = { EXCLUSIVE_NAME: lock.name, EXCLUSIVE_LOCKFILE: lock.lockfile };
-  return { lease, command: { argv, env, lockFd: lease.fd } };
-}
-
-/** The command runs as our child, and the lock is given back when it ends. */
-function underLock(lock: Lock, argv: string[], log: Log): never {
-  const { lease, command } = commandOf(lock, argv);
-  const acquired = log.elapsed;
-  const { pid, lockFd } = start(command);
-  endThreads?.();
-  lease.fd = lockFd;
-  if (pid < 0) {
-    lease.releaseSync();
-    throw cannotStart(argv[0]!, -pid);
-  }
-  lease.recordCommand(pid);
-  const ending = supervise(pid);
-  lease.releaseSync();
-  const hold = Number((log.elapsed - acquired).toFixed(3));
-  log.tell("released", { hold, ...ending }, () => `released '${printable(lock.name)}' after ${hold} s`);
-  endLike(ending);
-}
-
-/** This process becomes the command, and the lock lasts as long as anybody has its descriptor. */
-function asCommand(lock: Lock, argv: string[]): never {
-  const { lease, command } = commandOf(lock, argv);
-  const { errno, lockFd } = become(command);
-  lease.fd = lockFd;
-  lease.releaseSync();
-  throw cannotStart(argv[0]!, errno);
-}
-
-function cannotStart(command: string, errno: number): CommandError {
-  const status = errno === E.ENOENT ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
-  return new CommandError(`cannot run ${printable(command)}: ${errorText(errno)}`, status);
+  return conflictStatus;
 }
 
 function oneOf<const T extends string>(

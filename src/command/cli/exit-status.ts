@@ -19,9 +19,6 @@ export const EXIT = {
   NOT_FOUND: 127,
 } as const;
 
-/** What the second process of a run with a store is called with: see `guardian.ts`. Nothing for people. */
-export const GUARDIAN = "--guardian";
-
 /**
  * How this program is called: compiled it is one file, else a script that Bun runs. On Linux it is the file that runs,
  * not what is at its path now: an update may have put another version there, with which we cannot talk.

@@ -1,8 +1,8 @@
 /** What a waiting command shows: in a terminal one live line, elsewhere a line at the start and then rarely. */
-import { milliseconds } from "../../duration.ts";
+import { releaseAll } from "../../acquire.ts";
+import { type Duration, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
-import { type Lock, releaseAll } from "../../lock.ts";
 import { write } from "../../os/libc.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { dieOf, SIG } from "../../os/signals.ts";
@@ -22,8 +22,8 @@ const ENDING = { SIGINT: SIG.INT, SIGTERM: SIG.TERM, SIGHUP: SIG.HUP } as const;
 
 /** Shows that we wait, until it is disposed of. */
 export function showWaiting(
-  lock: Pick<Lock, "name" | "holder">,
-  timeout: string | undefined,
+  lock: { name: string; holder(): Promise<Holder | null> },
+  timeout: Duration | undefined,
   log: Log,
 ): Disposable {
   if (log.talk.quiet) return { [Symbol.dispose]() {} };

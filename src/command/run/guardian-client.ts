@@ -1,46 +1,19 @@
-/** The wrapper's end of its guardian: see `guardian.ts`. */
+/** The wrapper's side of its guardian: starts it, and exchanges messages with it. See `with-lease.ts`. */
 import { LockLost, printable, StoreError } from "../../errors.ts";
-import type { Mode } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
-import { GUARDIAN, ourselves } from "../cli/exit-status.ts";
-import type { Mark } from "./process-tree.ts";
+import { within } from "../../store/lease.ts";
+import { ourselves } from "../cli/exit-status.ts";
+import {
+  encodeMessage,
+  type FromGuardian,
+  GUARDIAN,
+  type Order,
+  readMessages,
+  type ToGuardian,
+} from "./guardian-protocol.ts";
 
-/** What the guardian is to do. It comes by a pipe: argv could be seen by others. */
-export interface Order {
-  url: string;
-  ttl: number;
-  name: string;
-  mode: Mode;
-  label?: string | undefined;
-  /** How the command's processes can be known. */
-  mark: Mark;
-  wrapper: number;
-}
-
-/** What the wrapper says, a line each. */
-export type ToGuardian =
-  | { order: Order }
-  /** Until when the main lock is proven to be ours, on `clock()`. */
-  | { deadline: number }
-  /** The command is being started: from now on there may be one. */
-  | { starting: true }
-  | { command: number }
-  /** The wrapper stops the command itself. */
-  | { stopping: true }
-  /** Nothing of the command is left that must be guarded. */
-  | { done: true };
-
-/** What the guardian says. `deadline`: that of the second hold. */
-export type FromGuardian = { deadline: number } | { lost: string } | { failed: string };
-
-export function* linesOf(buffered: { text: string }, chunk: string): Generator<unknown> {
-  const lines = (buffered.text + chunk).split("\n");
-  buffered.text = lines.pop()!;
-  for (const line of lines) yield JSON.parse(line);
-}
-
-/** A second process that keeps the second hold of a lock, and stops the command when the wrapper cannot. */
-export class Guardian {
+/** A guardian, as the wrapper sees it. */
+export class GuardianClient {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #ready = Promise.withResolvers<void>();
   readonly #lost = new AbortController();
@@ -48,7 +21,7 @@ export class Guardian {
   #done = false;
 
   constructor(private readonly order: Order) {
-    // A session of its own: no terminal's Ctrl-C reaches it, and it stands in nobody's job.
+    // Its own session: no terminal signals, no shell job.
     this.#process = Bun.spawn([...ourselves(), GUARDIAN], {
       stdin: "pipe",
       stdout: "pipe",
@@ -62,40 +35,36 @@ export class Guardian {
     this.tell({ order });
   }
 
-  /** Fires when the second hold is no longer proven to be ours, or the guardian is gone. */
+  /** Fires when the second hold is no longer proven to be held, or the guardian has ended. */
   get lost(): AbortSignal {
     return this.#lost.signal;
   }
 
-  /** Is the second hold proven to be ours, by the clock? A guardian that was stopped does not say so. */
-  look(): void {
+  /** Checks the deadline of the second hold: a guardian that was stopped does not extend it. */
+  checkDeadline(): void {
     if (clock() >= this.#deadline) this.#fail("the process that guards it does not answer");
   }
 
   /**
-   * Waits until the second hold is ours: until the last holder's command is gone.
-   * @throws {StoreError} when the guardian cannot do its work
+   * Waits until the guardian has the second hold: until the last holder's command has ended.
+   * @throws {StoreError} when the guardian cannot acquire it
    */
   ready(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const abort = () => reject(signal.reason);
-      if (signal.aborted) abort();
-      signal.addEventListener("abort", abort, { once: true });
-      this.#ready.promise.then(resolve, reject);
-    });
+    return within(signal, this.#ready.promise);
   }
 
+  /** Sends a message. A guardian that has ended is noticed by its end, not here. */
   tell(message: ToGuardian): void {
-    const gone = () => {}; // a guardian that has ended is told of by its end
     try {
-      this.#process.stdin.write(`${JSON.stringify(message)}\n`);
-      Promise.resolve(this.#process.stdin.flush()).catch(gone);
-    } catch {
-      gone();
-    }
+      this.#process.stdin.write(encodeMessage(message));
+      Promise.resolve(this.#process.stdin.flush()).catch(() => {});
+    } catch {}
   }
 
-  /** The command is gone: the second hold is given back, and the guardian ends. */
+  /**
+   * No process of the command is left: waits until the guardian has released the second hold and has ended.
+   * @param limit milliseconds until it is killed
+   */
   async done(limit: number): Promise<void> {
     this.#done = true;
     this.tell({ done: true });
@@ -106,17 +75,12 @@ export class Guardian {
   }
 
   async #read(): Promise<void> {
-    const decoder = new TextDecoder();
-    const buffered = { text: "" };
-    for await (const chunk of this.#process.stdout) {
-      for (const said of linesOf(buffered, decoder.decode(chunk, { stream: true }))) {
-        const message = said as FromGuardian;
-        if ("deadline" in message) {
-          this.#deadline = message.deadline;
-          this.#ready.resolve();
-        } else if ("lost" in message) this.#fail(message.lost);
-        else this.#ready.reject(new StoreError(message.failed));
-      }
+    for await (const message of readMessages<FromGuardian>(this.#process.stdout)) {
+      if ("deadline" in message) {
+        this.#deadline = message.deadline;
+        this.#ready.resolve();
+      } else if ("lost" in message) this.#fail(message.lost);
+      else this.#ready.reject(new StoreError(message.failed));
     }
   }
 

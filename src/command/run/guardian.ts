@@ -1,38 +1,33 @@
 /**
- * The guardian of a command whose lock lives in a store: a second process, because the wrapper may be killed or
- * stopped, and then nobody would stop the command when its lease ends.
+ * The guardian: the second process of a run with a lease. `with-lease.ts` says why there is one.
  *
- * It has the second hold of the lock (`store/second-hold.ts`): it takes it before the command starts and gives it back when no
- * process of the command is left, so nobody else begins before that, whatever happens to the main lock. It ends with
- * the wrapper, or when it has done the wrapper's work. It has no terminal, ignores every signal, and keeps no
- * descriptor of the command's.
+ * It acquires the second hold before the command starts, and releases it when no process of the command is left. It
+ * stops the command where the wrapper does not. It ends with the wrapper, or when it has done the wrapper's work.
  */
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { write } from "../../os/libc.ts";
-import { SIG } from "../../os/signals.ts";
 import { type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";
-import type { Lease } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { complain } from "../output/print.ts";
-import { type FromGuardian, linesOf, type Order, type ToGuardian } from "./guardian-client.ts";
+import { endTree } from "./end-tree.ts";
+import {
+  encodeMessage,
+  type FromGuardian,
+  type Order,
+  readMessages,
+  type ToGuardian,
+} from "./guardian-protocol.ts";
 import { CommandTree } from "./process-tree.ts";
 
-/** A wrapper that was killed may just have started the command: so long it is looked for. */
+/** How long to search for the command of a wrapper that was killed while it started it. */
 const SEARCH_MS = 1000;
-/** A store gets so long to give the second hold to who is leaving, so that it can be given back. */
-const GOODBYE_MS = 500;
-/** Between looks at the clock, and at processes that must end. */
-const LOOK_MS = 20;
+/** Grace period for a hold that is being acquired when the guardian leaves, so that it can be released. */
+const LEAVE_MS = 500;
 
-/** That nobody listens any more is no error. */
-function say(message: FromGuardian): void {
-  write(1, `${JSON.stringify(message)}\n`);
-}
-
-/** Whatever ends others, as a manager's SIGTERM to all of a service, must not end us before the command. */
+/** Signals that end other processes, as a service manager's SIGTERM to all of them, must not end this one first. */
 const SURVIVED = [
   "SIGHUP",
   "SIGINT",
@@ -44,100 +39,78 @@ const SURVIVED = [
   "SIGALRM",
 ] as const;
 
-/** The entry. */
-export async function guardian(): Promise<number> {
-  // Blocked they are, but the event loop lets them through while it waits.
+/** The sub-command `GUARDIAN`. */
+export async function runGuardian(): Promise<number> {
+  // They are blocked, but the event loop lets them through while it waits.
   for (const signal of SURVIVED) process.on(signal, () => {});
-  const decoder = new TextDecoder();
-  const buffered = { text: "" };
-  let guard: Guard | undefined;
-  for await (const chunk of Bun.stdin.stream()) {
-    for (const said of linesOf(buffered, decoder.decode(chunk, { stream: true }))) {
-      const message = said as ToGuardian;
-      if ("order" in message) guard = new Guard(message.order);
-      else guard?.take(message);
-    }
+  let guardian: Guardian | undefined;
+  for await (const message of readMessages<ToGuardian>(Bun.stdin.stream())) {
+    if ("order" in message) guardian = new Guardian(message.order);
+    else guardian?.receive(message);
   }
-  await guard?.wrapperGone();
+  await guardian?.wrapperGone();
   return EXIT.OK;
 }
 
-class Guard {
-  readonly #secondHold: Promise<TimedLease | undefined>;
-  /** The second hold after it was lost. */
-  #again: Promise<Lease | undefined> | undefined;
-  readonly #over = new AbortController();
+/** Tells the wrapper. It is not an error if the wrapper has ended. */
+function tell(message: FromGuardian): void {
+  write(1, encodeMessage(message));
+}
+
+class Guardian {
+  readonly #hold: Promise<TimedLease | undefined>;
+  /** The second hold, acquired again after it was lost. */
+  #again: Promise<TimedLease | undefined> | undefined;
+  readonly #leaving = new AbortController();
+  /** Until when the main lock is proven to be held. */
   #deadline = Number.POSITIVE_INFINITY;
+  /** The command may exist. */
   #starting = false;
-  #command: number | undefined;
   #tree: CommandTree | undefined;
   #wrapperStops = false;
   #done = false;
   #stopped: Promise<void> | undefined;
 
   constructor(private readonly order: Order) {
-    this.#secondHold = this.#take();
-    setInterval(() => this.#watch(), Math.min(Math.max(order.ttl / 50, 10), 250));
+    this.#hold = this.#acquire();
+    setInterval(() => this.#checkDeadline(), Math.min(Math.max(order.ttl / 50, 10), 250));
   }
 
-  take(message: Exclude<ToGuardian, { order: Order }>): void {
-    if ("deadline" in message) this.#deadline = message.deadline;
-    else if ("starting" in message) this.#starting = true;
-    else if ("stopping" in message) this.#wrapperStops = true;
-    else if ("done" in message) this.#done = true;
-    else {
-      this.#command = message.command;
-      this.#tree = new CommandTree(message.command, this.order.mark);
-    }
-  }
-
-  /** Nothing more will be said: the wrapper is done, or it is gone. */
-  async wrapperGone(): Promise<void> {
-    if (!this.#done && this.#starting) {
-      const { name, wrapper } = this.order;
-      if ((await this.#stop()) > 0)
-        complain(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone: its command was stopped`);
-    }
-    await this.#stopped;
-    await this.#leave();
-  }
-
-  async #leave(): Promise<void> {
-    this.#over.abort();
-    const secondHold = await this.#secondHold;
-    await secondHold?.release();
-    // A store that does not answer now is not waited for: the session, or the lease, ends without us.
-    const again = this.#again && within(AbortSignal.timeout(GOODBYE_MS), this.#again);
-    await (await again?.catch(() => undefined))?.release();
-  }
-
-  async #take(): Promise<TimedLease | undefined> {
+  async #acquire(): Promise<TimedLease | undefined> {
     const { url, ttl, name, mode, label } = this.order;
     try {
       const store = await openEngine(url, { ttl, notice: () => {} });
       const request = secondHoldOf({ name, mode, label });
-      const secondHold = await store.waitAcquire(request, this.#over.signal);
-      secondHold.onextended = (deadline) => say({ deadline });
-      secondHold.lost.addEventListener("abort", () => {
-        say({ lost: (secondHold.lost.reason as Error).message });
-        // What took the second hold away may have taken the main lock too. Nobody gets in before the command is gone if
-        // the second hold is ours again before somebody else asks for it.
-        this.#again = store.tryAcquire(request, this.#over.signal).catch(() => undefined);
+      const hold = await store.waitAcquire(request, this.#leaving.signal);
+      hold.onextended = (deadline) => tell({ deadline });
+      hold.lost.addEventListener("abort", () => {
+        tell({ lost: (hold.lost.reason as Error).message });
+        // The cause may have taken the main lock too. If the second hold is ours again before a waiter asks for it, no
+        // other process gets in before the command has ended.
+        this.#again = store.tryAcquire(request, this.#leaving.signal).catch(() => undefined);
       });
-      say({ deadline: secondHold.deadline });
-      return secondHold;
+      tell({ deadline: hold.deadline });
+      return hold;
     } catch (error) {
-      if (!this.#over.signal.aborted) say({ failed: (error as Error).message });
+      if (!this.#leaving.signal.aborted) tell({ failed: (error as Error).message });
       return undefined;
     }
   }
 
+  receive(message: Exclude<ToGuardian, { order: Order }>): void {
+    if ("deadline" in message) this.#deadline = message.deadline;
+    else if ("starting" in message) this.#starting = true;
+    else if ("command" in message) this.#tree = new CommandTree(message.command, this.order.mark);
+    else if ("stopping" in message) this.#wrapperStops = true;
+    else this.#done = true;
+  }
+
   /**
-   * A wrapper that does not extend its lease, and does not stop the command, is stopped itself: so we do it. It had its
-   * chance when the lease was lost, a third before its end.
+   * Stops the command for a wrapper that neither extends its lease nor stops the command: it is itself stopped. When the
+   * lease was lost, a third before its end, it had its chance.
    */
-  #watch(): void {
-    if (this.#command === undefined || this.#done || this.#stopped) return;
+  #checkDeadline(): void {
+    if (this.#tree === undefined || this.#done || this.#stopped) return;
     const left = this.#deadline - clock();
     const { ttl } = this.order;
     if (left > ttl / 12 && (left > ttl / 4 || this.#wrapperStops)) return;
@@ -145,40 +118,43 @@ class Guard {
   }
 
   /**
-   * A wrapper that is stopped keeps its end of the pipe open: we go without its word. Its work is over, so it is woken
-   * to end: PostgreSQL keeps a lock for as long as there is a process at the other end of the connection.
+   * A wrapper that is stopped keeps its end of the pipe open, so the guardian does not wait for its word. The wrapper is
+   * continued, so that it ends: PostgreSQL keeps a lock while a process has the other end of the connection.
    */
   async #stopForWrapper(): Promise<void> {
-    await this.#stop();
+    await this.#stopCommand();
     await this.#leave();
     try {
       process.kill(this.order.wrapper, "SIGCONT");
-    } catch {} // has ended
+    } catch {} // it has ended
     process.exit(EXIT.OK);
   }
 
-  /**
-   * SIGTERM to all of the command, and SIGKILL shortly before the lease ends: at once if that is so already.
-   * @returns how many there were
-   */
-  async #stop(): Promise<number> {
-    const tree = this.#tree ?? new CommandTree(undefined, this.order.mark);
-    const search = this.#command === undefined ? clock() + SEARCH_MS : 0;
-    const killAt = Math.min(this.#deadline, clock() + this.order.ttl / 3) - this.order.ttl / 12;
-    let most = 0;
-    let told = false;
-    for (;;) {
-      const now = clock();
-      const kill = now >= killAt;
-      const living: number = kill
-        ? tree.signal(SIG.KILL)
-        : told
-          ? tree.living().length
-          : tree.signal(SIG.TERM);
-      told ||= living > 0;
-      most = Math.max(most, living);
-      if (living === 0 && now >= search) return most;
-      await Bun.sleep(LOOK_MS);
+  /** The pipe is closed: the wrapper is done, or it is gone. */
+  async wrapperGone(): Promise<void> {
+    if (!this.#done && this.#starting) {
+      const { name, wrapper } = this.order;
+      if ((await this.#stopCommand()) > 0)
+        complain(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone: its command was stopped`);
     }
+    await this.#stopped;
+    await this.#leave();
+  }
+
+  /** SIGKILL comes shortly before the lease ends. @returns the number of processes that were alive */
+  #stopCommand(): Promise<number> {
+    const { mark, ttl } = this.order;
+    const killAt = Math.min(this.#deadline, clock() + ttl / 3) - ttl / 12;
+    if (this.#tree !== undefined) return endTree(this.#tree, killAt);
+    return endTree(new CommandTree(undefined, mark), killAt, clock() + SEARCH_MS);
+  }
+
+  async #leave(): Promise<void> {
+    this.#leaving.abort();
+    const hold = await this.#hold;
+    await hold?.release();
+    // No wait for a store that does not answer now: the session, or the lease, ends by itself.
+    const again = this.#again && within(AbortSignal.timeout(LEAVE_MS), this.#again);
+    await (await again?.catch(() => undefined))?.release();
   }
 }

@@ -1,194 +1,169 @@
-/** `exclusive run` with a store: the lock can be lost while the command runs, and then the command is stopped. */
-import { milliseconds } from "../../duration.ts";
+/**
+ * `exclusive run` with a lock in a remote store: acquire, run the command, release. The lock can be lost while the command
+ * runs; then the command is stopped, before another host can own the lock.
+ *
+ *     wrapper (this file) ──── starts, supervises ────▶ command and its descendants (process-tree.ts)
+ *       │ main lock: a lease, renewed here                ▲
+ *       │ pipes (guardian-protocol.ts)                    │ stopped by the wrapper, else by the guardian (end-tree.ts)
+ *       ▼                                                 │
+ *     guardian (guardian.ts, guardian-client.ts) ─────────┘
+ *         second hold: another lease (store/second-hold.ts)
+ *
+ * Two holds in two processes, because one fault can take away one hold: a session that an administrator ends, a process
+ * that is killed or stopped. The other hold then keeps all other hosts out until the command has ended.
+ *
+ * 1. The wrapper acquires the main lock and starts the guardian, which acquires the second hold. Both are needed to start.
+ * 2. Each renews its lease and tells the other its new deadline. A lease is lost a third before its end.
+ * 3. If either hold is lost, the wrapper stops the command. If the wrapper is killed or stopped, the guardian does.
+ * 4. When no process of the command is left, the second hold is released, then the main lock: the next holder of the
+ *    main lock finds the second hold free.
+ *
+ * The guardian has its own session and no terminal, survives all signals that it can, and keeps no descriptor of the
+ * command.
+ */
+import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
-import { Lock, type LockOptions } from "../../lock.ts";
 import { clock } from "../../os/clock.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, SIG } from "../../os/signals.ts";
 import { inheritedDescriptors, start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
-import type { Store } from "../../store/store.ts";
-import { type CommandError, EXIT } from "../cli/exit-status.ts";
+import { CommandError, EXIT } from "../cli/exit-status.ts";
 import { complain, type Log } from "../output/print.ts";
+import { cannotStart } from "./cannot-start.ts";
 import { ChildThread } from "./child-watcher.ts";
-import { Guardian } from "./guardian-client.ts";
-import { CommandTree } from "./process-tree.ts";
+import { endTree } from "./end-tree.ts";
+import { GuardianClient } from "./guardian-client.ts";
+import { CommandTree, type Mark } from "./process-tree.ts";
+import type { RemoteStore, RunPlan } from "./run-plan.ts";
 import { type Ending, endLike } from "./supervise.ts";
+import { mayWait, waitForLock } from "./wait-for-lock.ts";
 
-/** What to run, and under which lock. */
-export interface LeasedRun {
-  url: string;
-  ttl: string | undefined;
-  lock: LockOptions & { name: string };
-  argv: string[];
-  policy: "fail" | "skip" | "coalesce" | "replace";
-  wait: boolean;
-  timeout: string | undefined;
-  log: Log;
-  cannotStart: (command: string, errno: number) => CommandError;
-}
-
-/** Between looks at processes that must end. */
-const LOOK_MS = 20;
+/** How often the guardian's deadline is checked, in milliseconds. */
+const CHECK_MS = 250;
 
 /**
- * Takes the lock, runs the command, and ends as it ended, or with 70 when the lock was lost.
- * @throws {CannotAcquireLock} when the lock is not to be had, as far as the options go
- * @throws {StoreError} when the store cannot be reached
+ * Runs the command under the lock, and ends as the command ended, or with 70 when the lock was lost.
+ * @throws {CannotAcquireLock} when the lock is held, as far as the plan waits for it
+ * @throws {StoreError} when the store is unreachable or refuses the request
  */
-export async function runLeased(run: LeasedRun): Promise<never> {
-  const inherited = inheritedDescriptors(); // before there are any of ours
-  if (!isIgnored(SIG.PIPE)) process.on("SIGPIPE", () => {}); // a guardian that is gone must not end us
-  const { log } = run;
-  const store = await openEngine(run.url, {
-    ttl: run.ttl,
+export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log: Log): Promise<never> {
+  const inherited = inheritedDescriptors(); // before this process opens any
+  if (!isIgnored(SIG.PIPE)) process.on("SIGPIPE", () => {}); // writing to a guardian that has ended must not end us
+  const { name } = plan.request;
+  const store = await openEngine(url, {
+    ttl,
     notice: (reason) => log.tell("waiting", { wait: log.elapsed, reason }, () => reason),
   });
-  const lock = new Lock({ ...run.lock, store });
-  await acquire(lock, run);
-  const lease = lock.lease as TimedLease;
-  const guardian = await guard(lock, lease, run, log.elapsed);
-  log.tell("acquired", { wait: log.elapsed, lockfile: lock.lockfile, token: String(lease.token) }, () => {
-    return `acquired '${printable(lock.name)}' after ${log.elapsed} s (${printable(lock.lockfile)}, token ${lease.token})`;
+  const main = mayWait(plan) ? await waitForLock(store, plan, log) : await acquire(store, plan.request);
+  const holds = await secondHold(main, plan, url, log);
+  const waited = log.elapsed;
+  log.tell("acquired", { wait: waited, lockfile: main.location, token: String(main.token) }, () => {
+    return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
   });
-  return underLease(run, store, lock, lease, guardian, inherited);
-}
-
-async function acquire(lock: Lock, { policy, wait, timeout, log }: LeasedRun): Promise<void> {
-  const coalesce = policy === "coalesce";
-  const waits = wait || coalesce || timeout !== undefined || policy === "replace";
-  if (!waits) {
-    await lock.acquire();
-    return;
+  const { ending, lost } = await runCommand(plan, holds, inherited);
+  await holds.release();
+  await store.close();
+  if (ending instanceof CommandError) {
+    complain(ending.message);
+    return exit(ending.status); // at once: no thread of this process has to end in order
   }
-  const { showWaiting } = await import("../output/wait-line.ts");
-  using _line = showWaiting(lock, timeout, log);
-  if (policy === "replace") {
-    const { replaceHolder } = await import("../stop.ts");
-    await replaceHolder(lock, timeout === undefined ? undefined : milliseconds(timeout));
-    return;
-  }
-  await lock.acquire({ wait: wait || coalesce, timeout, coalesce });
-}
-
-/** The environment by which the command's processes are known. */
-const markOf = (lock: Lock, lease: TimedLease) => ({
-  EXCLUSIVE_NAME: lock.name,
-  EXCLUSIVE_LOCKFILE: lock.lockfile,
-  EXCLUSIVE_TOKEN: String(lease.token),
-});
-
-/** Starts the guardian, and waits until it has the second hold: until the last holder's command is gone. */
-async function guard(lock: Lock, lease: TimedLease, run: LeasedRun, waited: number): Promise<Guardian> {
-  const { shared, label } = run.lock;
-  const guardian = new Guardian({
-    url: run.url,
-    ttl: lease.ttl,
-    name: lease.name,
-    mode: shared ? "shared" : "exclusive",
-    label,
-    mark: markOf(lock, lease),
-    wrapper: process.pid,
-  });
-  guardian.tell({ deadline: lease.deadline });
-  lease.onextended = (deadline) => guardian.tell({ deadline });
-  const given = run.timeout === undefined ? undefined : milliseconds(run.timeout);
-  // Whoever does not wait for the lock waits for its last holder's command to end no longer than a lease.
-  const unlimited = run.wait || run.policy === "coalesce" || run.policy === "replace";
-  const limit = given ? Math.max(0, given - waited * 1000) : unlimited ? undefined : lease.ttl;
-  const late = limit === undefined ? undefined : AbortSignal.timeout(limit);
-  try {
-    const signals = [late, lease.lost].filter((signal) => signal !== undefined);
-    await guardian.ready(AbortSignal.any(signals));
-    return guardian;
-  } catch (error) {
-    await guardian.done(lease.ttl);
-    await lock.release();
-    if (late === undefined || error !== late.reason) throw error;
-    const refusal = { name: lock.name, lockfile: lock.lockfile };
-    throw given ? new LockTimeout(refusal, given / 1000) : new CannotAcquireLock(refusal);
-  }
-}
-
-/** The command runs as our child until it ends, or until the lock is lost. */
-async function underLease(
-  run: LeasedRun,
-  store: Store,
-  lock: Lock,
-  lease: TimedLease,
-  guardian: Guardian,
-  inherited: readonly number[],
-): Promise<never> {
-  const { log, argv } = run;
-  const mark = markOf(lock, lease);
-  const acquired = log.elapsed;
-  const thread = await ChildThread.start();
-  guardian.tell({ starting: true });
-  const { pid } = start({ argv, env: mark, lockFd: -1, inherited });
-  if (pid < 0) {
-    await giveBack(guardian, lock, lease, store);
-    const { message, status } = run.cannotStart(argv[0]!, -pid);
-    complain(message);
-    return exit(status); // at once: no thread of ours need end in order
-  }
-  guardian.tell({ command: pid });
-  lease.recordCommand(pid);
-  const tree = new CommandTree(pid, mark);
-  const { ending, reason } = await untilOver(pid, tree, lease, guardian, thread);
-  await giveBack(guardian, lock, lease, store);
-  const details = { hold: Math.round((log.elapsed - acquired) * 1000) / 1000, ...ending };
-  if (reason !== undefined) {
-    log.tell("lost", { ...details, reason }, () => `${reason}: the command was stopped`);
+  const details = { hold: Math.round((log.elapsed - waited) * 1000) / 1000, ...ending };
+  if (lost !== undefined) {
+    log.tell("lost", { ...details, reason: lost }, () => `${lost}: the command was stopped`);
     return exit(EXIT.SOFTWARE);
   }
-  log.tell("released", details, () => {
-    return `released '${printable(lock.name)}' after ${details.hold.toFixed(3)} s`;
-  });
+  log.tell("released", details, () => `released '${printable(name)}' after ${details.hold.toFixed(3)} s`);
   return endLike(ending);
 }
 
-/** Waits for the command's end. @returns with it, why the lock was lost if it was */
+/** The main lock and the second hold. */
+class Holds {
+  constructor(
+    readonly main: TimedLease,
+    readonly guardian: GuardianClient,
+    /** The environment variables that identify the processes of the command. */
+    readonly mark: Mark,
+  ) {}
+
+  async release(): Promise<void> {
+    await this.guardian.done(this.main.ttl);
+    await release(this.main);
+  }
+}
+
+/**
+ * Starts the guardian, and waits until it has the second hold: until the last holder's command has ended.
+ * @throws {CannotAcquireLock} when that takes longer than the plan waits; then the main lock is released
+ */
+async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: Log): Promise<Holds> {
+  const { name, mode, label } = plan.request;
+  const { timeout, wait } = plan;
+  const mark = {
+    EXCLUSIVE_NAME: name,
+    EXCLUSIVE_LOCKFILE: main.location,
+    EXCLUSIVE_TOKEN: String(main.token),
+  };
+  // With slots, the lock that was acquired is that of one slot.
+  const order = { url, ttl: main.ttl, name: main.name, mode, label, mark, wrapper: process.pid };
+  const holds = new Holds(main, new GuardianClient(order), mark);
+  holds.guardian.tell({ deadline: main.deadline });
+  main.onextended = (deadline) => holds.guardian.tell({ deadline });
+  // A run that does not wait for a held lock still waits, up to one lease, for the last holder's command to end.
+  const limit = timeout ? Math.max(0, timeout - log.elapsed * 1000) : wait ? undefined : main.ttl;
+  const late = limit === undefined ? undefined : AbortSignal.timeout(limit);
+  try {
+    await holds.guardian.ready(AbortSignal.any(late === undefined ? [main.lost] : [late, main.lost]));
+    return holds;
+  } catch (error) {
+    await holds.release();
+    if (late === undefined || error !== late.reason) throw error;
+    const refusal = { name, lockfile: main.location };
+    throw timeout ? new LockTimeout(refusal, timeout / 1000) : new CannotAcquireLock(refusal);
+  }
+}
+
+/** How the command ended, or why it did not start; and why the lock was lost, if it was. */
+interface Outcome {
+  ending: Ending | CommandError;
+  lost?: string | undefined;
+}
+
+/** Runs the command until it has ended, and every process of it where the lock was lost. */
+async function runCommand({ argv }: RunPlan, holds: Holds, inherited: readonly number[]): Promise<Outcome> {
+  const { main, guardian, mark } = holds;
+  const watcher = await ChildThread.start();
+  guardian.tell({ starting: true });
+  const { pid } = start({ argv, env: mark, lockFd: -1, inherited });
+  if (pid < 0) return { ending: cannotStart(argv[0]!, -pid) };
+  guardian.tell({ command: pid });
+  main.recordCommand(pid);
+  return untilOver(pid, new CommandTree(pid, mark), holds, watcher);
+}
+
 async function untilOver(
   pid: number,
   tree: CommandTree,
-  lease: TimedLease,
-  guardian: Guardian,
-  thread: ChildThread,
-): Promise<{ ending: Ending; reason: string | undefined }> {
-  let stopping: Promise<void> | undefined;
-  const lost = () => {
+  { main, guardian }: Holds,
+  watcher: ChildThread,
+): Promise<Outcome> {
+  let stopped: Promise<unknown> | undefined;
+  const stop = () => {
     guardian.tell({ stopping: true });
-    stopping ??= stop(tree, Math.min(lease.deadline, clock() + lease.ttl / 3) - lease.ttl / 10);
+    stopped ??= endTree(tree, Math.min(main.deadline, clock() + main.ttl / 3) - main.ttl / 10);
   };
-  const watch = setInterval(() => guardian.look(), 250);
-  for (const signal of [lease.lost, guardian.lost]) {
-    if (signal.aborted) lost();
-    else signal.addEventListener("abort", lost);
+  const check = setInterval(() => guardian.checkDeadline(), CHECK_MS);
+  for (const signal of [main.lost, guardian.lost]) {
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop);
   }
-  const ending = await thread.supervise(pid);
-  clearInterval(watch);
-  // A wrapper that was stopped, and goes on, may hear of the command's end before it hears of the lease's.
-  guardian.look();
-  const isLost = lease.isLost || guardian.lost.aborted;
-  const error = lease.lost.reason ?? guardian.lost.reason;
-  await stopping;
-  return { ending, reason: isLost ? (error as Error).message : undefined };
-}
-
-/** SIGTERM to all of the command, then SIGKILL: at once, when the time has come already. */
-async function stop(tree: CommandTree, killAt: number): Promise<void> {
-  if (clock() < killAt) tree.signal(SIG.TERM);
-  for (;;) {
-    const kill = clock() >= killAt;
-    if ((kill ? tree.signal(SIG.KILL) : tree.living().length) === 0) return;
-    await Bun.sleep(LOOK_MS);
-  }
-}
-
-/** The second hold first, so that the next holder of the main one finds it free. */
-async function giveBack(guardian: Guardian, lock: Lock, lease: TimedLease, store: Store): Promise<void> {
-  await guardian.done(lease.ttl);
-  await lock.release();
-  await store.close();
+  const ending = await watcher.supervise(pid);
+  clearInterval(check);
+  // After SIGSTOP and SIGCONT, the command's end may be processed before the end of a lease.
+  guardian.checkDeadline();
+  const isLost = main.isLost || guardian.lost.aborted;
+  const error = main.lost.reason ?? guardian.lost.reason;
+  await stopped;
+  return { ending, lost: isLost ? (error as Error).message : undefined };
 }

@@ -1,0 +1,49 @@
+/** What the wrapper and its guardian tell each other: JSON, one message a line, over two pipes. See `with-lease.ts`. */
+import type { Mode } from "../../holder.ts";
+import type { Mark } from "./process-tree.ts";
+
+/** Internal sub-command: starts the guardian process. */
+export const GUARDIAN = "--guardian";
+
+/** What to guard. It comes through the pipe, since other users can read argv. */
+export interface Order {
+  url: string;
+  ttl: number;
+  name: string;
+  mode: Mode;
+  label?: string | undefined;
+  /** Identifies the processes of the command. */
+  mark: Mark;
+  /** Pid of the wrapper. */
+  wrapper: number;
+}
+
+/** From the wrapper. The order comes first, and once. */
+export type ToGuardian =
+  | { order: Order }
+  /** Until when the main lock is proven to be held, on `clock()`. */
+  | { deadline: number }
+  /** The command is about to be started: from now on it may exist. */
+  | { starting: true }
+  /** The pid of the command. */
+  | { command: number }
+  /** The wrapper itself is stopping the command. */
+  | { stopping: true }
+  /** No process of the command is left. */
+  | { done: true };
+
+/** From the guardian, about the second hold: until when it is proven to be held; lost; not acquired. */
+export type FromGuardian = { deadline: number } | { lost: string } | { failed: string };
+
+export const encodeMessage = (message: ToGuardian | FromGuardian): string => `${JSON.stringify(message)}\n`;
+
+/** The messages that arrive, until the other side closes its end. */
+export async function* readMessages<T>(stream: AsyncIterable<Uint8Array>): AsyncGenerator<T> {
+  const decoder = new TextDecoder();
+  let unfinished = "";
+  for await (const chunk of stream) {
+    const lines = (unfinished + decoder.decode(chunk, { stream: true })).split("\n");
+    unfinished = lines.pop()!;
+    for (const line of lines) yield JSON.parse(line) as T;
+  }
+}

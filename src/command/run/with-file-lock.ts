@@ -1,0 +1,71 @@
+/** `exclusive run` with a lock in a file: acquire, run the command, release. */
+import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
+import { printable } from "../../errors.ts";
+import { thisProcess } from "../../holder.ts";
+import { become, start, warmUp } from "../../os/spawn.ts";
+import { type FileLease, FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
+import type { Log } from "../output/print.ts";
+import { cannotStart } from "./cannot-start.ts";
+import type { RunPlan } from "./run-plan.ts";
+import { type Ending, endLike, supervise } from "./supervise.ts";
+import { mayWait, waitForLock } from "./wait-for-lock.ts";
+
+/**
+ * Runs the command under the lock, and ends as the command ended.
+ * @throws {CannotAcquireLock} when the lock is held, and the plan does not wait for it
+ * @throws {CommandError} when the command cannot be started
+ */
+export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, log: Log): Promise<never> {
+  const { name } = plan.request;
+  const store = new FileStore(where);
+  let lease = mayWait(plan) ? tryAcquireSync(store, plan.request) : acquireSync(store, plan.request);
+  let endThreads = () => {};
+  if (lease === undefined) {
+    endThreads = await prepareStart();
+    lease = await waitForLock(store, plan, log);
+  }
+  const waited = log.elapsed;
+  log.tell("acquired", { wait: waited, lockfile: lease.location }, () => {
+    return `acquired '${printable(name)}' after ${waited} s (${printable(lease.location)})`;
+  });
+  let ending: Ending;
+  try {
+    ending = runCommand(plan, lease, endThreads);
+  } finally {
+    releaseSync(lease);
+  }
+  const hold = Number((log.elapsed - waited).toFixed(3));
+  log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
+  endLike(ending);
+}
+
+/**
+ * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
+ * @throws {CommandError} when it cannot be started
+ */
+function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started: () => void): Ending {
+  const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
+  const command = { argv, env, lockFd: lease.fd };
+  if (exec) {
+    const { errno, lockFd } = become(command);
+    lease.moveTo(lockFd);
+    throw cannotStart(argv[0]!, errno);
+  }
+  const { pid, lockFd } = start(command);
+  started();
+  lease.moveTo(lockFd);
+  if (pid < 0) throw cannotStart(argv[0]!, -pid);
+  lease.recordCommand(pid);
+  return supervise(pid);
+}
+
+/**
+ * Uses the time of a wait to prepare the start of the command.
+ * @returns ends the threads that waited: to be called when the command has been started
+ */
+async function prepareStart(): Promise<() => void> {
+  const { keepThreads } = await import("../../os/flock-thread.ts");
+  warmUp();
+  thisProcess();
+  return keepThreads();
+}
