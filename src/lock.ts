@@ -5,7 +5,8 @@ import type { Holder } from "./holder.ts";
 import { inform, type Logger } from "./logger.ts";
 import { callerName, checkName, lineName, slotName } from "./name.ts";
 import { isIgnored } from "./os/signal-sets.ts";
-import { FileLease, FileStore } from "./store/file/file-store.ts";
+import { FileLease } from "./store/file/file-lease.ts";
+import { FileStore } from "./store/file/file-store.ts";
 import { checkStoreUrl, directoryOf, LazyStore } from "./store/open-store.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 

@@ -3,15 +3,16 @@ import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import { thisProcess } from "../holder.ts";
 import { type AcquireOptions, Lock, type LockOptions } from "../lock.ts";
-import { E, errorText } from "../os/libc.ts";
-import { become, type Command, start, warmUp } from "../os/spawn.ts";
-import type { FileLease } from "../store/file/file-store.ts";
+import { errorText } from "../os/errors.ts";
+import type { Code } from "../os/libc.ts";
+import { type Command, execInto, start } from "../os/spawn.ts";
+import type { FileLease } from "../store/file/file-lease.ts";
 import { CommandError, EXIT, UsageError } from "./cli/exit-status.ts";
 import { nearest, type OptionValues, parseOptions } from "./cli/options.ts";
 import { LEASE, whereOf } from "./cli/store-options.ts";
 import { heldBy } from "./output/describe-holder.ts";
 import { Log } from "./output/print.ts";
-import { endLike, supervise } from "./run/supervise.ts";
+import { exitLike, supervise } from "./run/supervise.ts";
 
 export const OPTIONS = {
   wait: { short: "w", help: "wait for the lock, without limit" },
@@ -115,7 +116,6 @@ async function acquire(lock: Lock, policy: Policy, { wait, timeout }: Values, lo
   ]);
   using _line = showWaiting(lock, timeout, log);
   if (replace) return await replace(lock, timeout === undefined ? undefined : milliseconds(timeout));
-  warmUp();
   thisProcess();
   endThreads = keepThreads();
   // The time runs from our start: what the engine has used up since then is part of it.
@@ -151,33 +151,33 @@ function commandOf(lock: Lock, argv: string[]): { lease: FileLease; command: Com
 function underLock(lock: Lock, argv: string[], log: Log): never {
   const { lease, command } = commandOf(lock, argv);
   const acquired = log.elapsed;
-  const { pid, lockFd } = start(command);
+  const { pid, failure, lockFd } = start(command);
   endThreads?.();
-  lease.fd = lockFd;
-  if (pid < 0) {
+  lease.moveTo(lockFd);
+  if (failure !== undefined) {
     lease.releaseSync();
-    throw cannotStart(argv[0]!, -pid);
+    throw cannotStart(argv[0]!, failure);
   }
   lease.recordCommand(pid);
   const ending = supervise(pid);
   lease.releaseSync();
   const hold = Number((log.elapsed - acquired).toFixed(3));
   log.tell("released", { hold, ...ending }, () => `released '${printable(lock.name)}' after ${hold} s`);
-  endLike(ending);
+  exitLike(ending);
 }
 
 /** This process becomes the command, and the lock lasts as long as anybody has its descriptor. */
 function asCommand(lock: Lock, argv: string[]): never {
   const { lease, command } = commandOf(lock, argv);
-  const { errno, lockFd } = become(command);
-  lease.fd = lockFd;
+  const { failure, lockFd } = execInto(command);
+  lease.moveTo(lockFd);
   lease.releaseSync();
-  throw cannotStart(argv[0]!, errno);
+  throw cannotStart(argv[0]!, failure);
 }
 
-function cannotStart(command: string, errno: number): CommandError {
-  const status = errno === E.ENOENT ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
-  return new CommandError(`cannot run ${printable(command)}: ${errorText(errno)}`, status);
+function cannotStart(command: string, failure: Code): CommandError {
+  const status = failure === "ENOENT" ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
+  return new CommandError(`cannot run ${printable(command)}: ${errorText(failure)}`, status);
 }
 
 function oneOf<const T extends string>(

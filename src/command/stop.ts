@@ -10,16 +10,16 @@ import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import type { Holder } from "../holder.ts";
 import type { Lock } from "../lock.ts";
-import { E } from "../os/libc.ts";
-import { PinnedProcess } from "../os/process-handle.ts";
-import { Describer, isStopped, parentOf } from "../os/processes.ts";
+import { holdsLock, processesHolding } from "../os/lock-table.ts";
+import { ProcessHandle } from "../os/process-handle.ts";
+import { isStopped, parentOf } from "../os/processes.ts";
 import { SIG, takePendingSignals } from "../os/signals.ts";
-import { holdsLock, processesHolding } from "../store/file/inspect.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { EXIT, StopRefused, UsageError } from "./cli/exit-status.ts";
 import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
 import { nearest, parseOptions } from "./cli/options.ts";
 import { heldBy } from "./output/describe-holder.ts";
+import { Describer } from "./output/describer.ts";
 import { jsonLine, Log, print } from "./output/print.ts";
 
 export const OPTIONS = {
@@ -133,7 +133,7 @@ export async function stopHolders(
   const targets = await pinTargets(store, name);
   try {
     for (const { process } of targets) {
-      if (process.send(0) === -E.EPERM)
+      if (process.send(0) === "EPERM")
         throw new StopRefused(`we may not signal pid ${process.pid}, which holds '${printable(name)}'`);
     }
     /** Those who hold it still. */
@@ -180,10 +180,10 @@ export async function stopHolders(
 async function pinTargets(store: Store, name: string) {
   for (const deadline = Date.now() + RECORD_MS; ; await Bun.sleep(LOOK_MS)) {
     let refusal: StopRefused | undefined;
-    const pinned: (Target & { process: PinnedProcess })[] = [];
+    const pinned: (Target & { process: ProcessHandle })[] = [];
     try {
       for (const target of targetsOf(await lookUp(store, name)))
-        pinned.push({ ...target, process: new PinnedProcess(target.pid) });
+        pinned.push({ ...target, process: new ProcessHandle(target.pid) });
       const now = targetsOf(await lookUp(store, name)).map(({ pid }) => pid);
       if (now.join() === pinned.map(({ pid }) => pid).join()) return pinned;
     } catch (error) {
@@ -230,14 +230,14 @@ function holdsStill({ state, holder, others = [] }: LockStatus, { pid }: Holder)
 /** Kills the command of a wrapper. Only if it is: the record may name any process. */
 function killCommand({ pid, commandPid }: Holder): boolean {
   if (commandPid === undefined) return false;
-  using command = new PinnedProcess(commandPid);
-  return parentOf(commandPid) === pid && command.send(SIG.KILL) === 0;
+  using command = new ProcessHandle(commandPid);
+  return parentOf(commandPid) === pid && command.send(SIG.KILL) === undefined;
 }
 
 /** Kills every process that has this lock's open file: those that the holder left behind. */
 function killAllHolding(lockfile: string): void {
   for (const pid of processesHolding(lockfile)) {
-    using holding = new PinnedProcess(pid);
+    using holding = new ProcessHandle(pid);
     if (holdsLock(pid, lockfile)) holding.send(SIG.KILL);
   }
 }

@@ -1,14 +1,15 @@
-/** `exclusive doctor --store`: do locks in this store do what they must? Asked of real clients and a real run. */
+/** `exclusive doctor --store`: verifies with real clients and a real run that locking works in a store. */
 import { printable } from "../../errors.ts";
+import { ourselves } from "../../os/self.ts";
 import { pause } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
 import { Address } from "../../store/store-url.ts";
-import { EXIT, ourselves } from "../cli/exit-status.ts";
+import { EXIT } from "../cli/exit-status.ts";
 import { type Check, PATIENCE_MS, printChecks } from "../doctor.ts";
 import { jsonLine, print } from "../output/print.ts";
 
-/** Short, so that the answer comes soon. */
+/** Short, so that the check of a killed run ends soon. */
 const TTL = "2s";
 
 /** @throws {StoreError} when it cannot be reached, or refuses us */

@@ -2,7 +2,8 @@
 import { LockLost, printable, StoreError } from "../../errors.ts";
 import type { Mode } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
-import { GUARDIAN, ourselves } from "../cli/exit-status.ts";
+import { ourselves } from "../../os/self.ts";
+import { GUARDIAN } from "../cli/exit-status.ts";
 import type { Mark } from "./process-tree.ts";
 
 /** What the guardian is to do. It comes by a pipe: argv could be seen by others. */

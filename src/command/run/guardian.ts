@@ -9,7 +9,7 @@
  */
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
-import { write } from "../../os/libc.ts";
+import { write } from "../../os/files.ts";
 import { SIG } from "../../os/signals.ts";
 import { type TimedLease, within } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";

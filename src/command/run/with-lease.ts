@@ -2,10 +2,13 @@
 import { milliseconds } from "../../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
 import { Lock, type LockOptions } from "../../lock.ts";
+import type { Ending } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
+import { inheritedDescriptors } from "../../os/descriptors.ts";
+import type { Code } from "../../os/libc.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, SIG } from "../../os/signals.ts";
-import { inheritedDescriptors, start } from "../../os/spawn.ts";
+import { start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";
 import type { Store } from "../../store/store.ts";
@@ -14,7 +17,7 @@ import { complain, type Log } from "../output/print.ts";
 import { ChildThread } from "./child-watcher.ts";
 import { Guardian } from "./guardian-client.ts";
 import { CommandTree } from "./process-tree.ts";
-import { type Ending, endLike } from "./supervise.ts";
+import { exitLike } from "./supervise.ts";
 
 /** What to run, and under which lock. */
 export interface LeasedRun {
@@ -26,7 +29,7 @@ export interface LeasedRun {
   wait: boolean;
   timeout: string | undefined;
   log: Log;
-  cannotStart: (command: string, errno: number) => CommandError;
+  cannotStart: (command: string, failure: Code) => CommandError;
 }
 
 /** Between looks at processes that must end. */
@@ -126,10 +129,10 @@ async function underLease(
   const acquired = log.elapsed;
   const thread = await ChildThread.start();
   guardian.tell({ starting: true });
-  const { pid } = start({ argv, env: mark, lockFd: -1, inherited });
-  if (pid < 0) {
+  const { pid, failure } = start({ argv, env: mark, lockFd: -1, inherited });
+  if (failure !== undefined) {
     await giveBack(guardian, lock, lease, store);
-    const { message, status } = run.cannotStart(argv[0]!, -pid);
+    const { message, status } = run.cannotStart(argv[0]!, failure);
     complain(message);
     return exit(status); // at once: no thread of ours need end in order
   }
@@ -146,7 +149,7 @@ async function underLease(
   log.tell("released", details, () => {
     return `released '${printable(lock.name)}' after ${details.hold.toFixed(3)} s`;
   });
-  return endLike(ending);
+  return exitLike(ending);
 }
 
 /** Waits for the command's end. @returns with it, why the lock was lost if it was */
