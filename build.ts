@@ -47,7 +47,7 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
     define: {
       BUILD_VERSION: JSON.stringify(version),
       BUILD_COMMIT: JSON.stringify(commit()),
-      BUILD_LIBC: JSON.stringify(target === undefined ? libcOfHost() : libcOf(target)),
+      BUILD_LIBC: JSON.stringify(libcOf(target)),
     },
     bytecode: true,
     format: "esm",
@@ -65,9 +65,8 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
 }
 
 /** The C library that a binary is linked with: see `src/os/libc.ts`. */
-const libcOf = (target: string): "glibc" | "musl" => (target.endsWith("-musl") ? "musl" : "glibc");
-
-function libcOfHost(): "glibc" | "musl" {
+function libcOf(target: string | undefined): "glibc" | "musl" {
+  if (target !== undefined) return target.endsWith("-musl") ? "musl" : "glibc";
   const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
   return report.header?.glibcVersionRuntime === undefined ? "musl" : "glibc";
 }

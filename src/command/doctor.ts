@@ -9,29 +9,13 @@ import { dieBySignal, SIG } from "../os/signals.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { parseOptions } from "./cli/options.ts";
 import { STORE, whereOf } from "./cli/store-options.ts";
+import { type Check, PATIENCE_MS, report } from "./doctor/checks.ts";
 import { type FileSystem, fileSystemOf } from "./doctor/file-system.ts";
-import { jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },
   ...STORE,
 } as const;
-
-/** The result of one check. */
-export interface Check {
-  check: "excludes" | "freed by release" | "freed by kill" | "local" | "tokens grow";
-  /** Undefined where it cannot be told. */
-  ok?: boolean | undefined;
-  details: string;
-}
-
-export function printChecks(checks: Check[]): void {
-  for (const { check, ok, details } of checks)
-    print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
-}
-
-/** Time for a process to start, and for the kernel to free the lock of a killed one. */
-export const PATIENCE_MS = 10_000;
 
 export async function doctor(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, OPTIONS, true);
@@ -47,12 +31,7 @@ export async function doctor(args: string[]): Promise<number> {
   const dir = rest[0] ?? defaultDirectory();
   const fileSystem = fileSystemOf(dir);
   const checks: Check[] = [...(await locksIn(dir)), locality(fileSystem)];
-  const ok = checks.every((check) => check.ok);
-  if (values.json) print(jsonLine({ directory: dir, ok, fileSystem, checks }));
-  else {
-    printChecks(checks);
-    print(`${printable(dir)}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
-  }
+  const ok = report(printable(dir), checks, values.json === true, { directory: dir, fileSystem });
   if (checks.some(({ check, ok }) => ok === false && check !== "local")) return EXIT.IO_ERROR;
   return ok ? EXIT.OK : EXIT.NOT_LOCAL;
 }

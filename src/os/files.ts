@@ -26,6 +26,7 @@ export const ACCESS = { X: 1, W: 2, R: 4 } as const;
 /** A path; as bytes where it may be other than UTF-8. */
 export type Path = string | Uint8Array;
 
+/** The result of a call, or the code of its failure. */
 function attempt<T>(call: () => T): T | Code {
   try {
     return call();
@@ -34,28 +35,27 @@ function attempt<T>(call: () => T): T | Code {
   }
 }
 
-function failureOfCall(call: () => void): Code | undefined {
-  try {
-    call();
-    return undefined;
-  } catch (error) {
-    return codeOf(error);
-  }
+/** The code of the failure of a call without a result. */
+function failureIn(call: () => void): Code | undefined {
+  const result = attempt(call);
+  return typeof result === "string" ? result : undefined;
 }
 
 /** open(2); the mode counts where `O.CREAT` is given, less the umask. */
-export const open = (path: Path, flags: number, mode = 0o644): number | Code =>
-  attempt(() => fs.openSync(path as Buffer, flags, mode));
+export function open(path: Path, flags: number, mode = 0o644): number | Code {
+  if (path.length === 0) return "ENOENT"; // node:fs calls empty bytes a wrong type
+  return attempt(() => fs.openSync(path as Buffer, flags, mode));
+}
 
-export const close = (fd: number): Code | undefined => failureOfCall(() => fs.closeSync(fd));
+export const close = (fd: number): Code | undefined => failureIn(() => fs.closeSync(fd));
 
-export const unlink = (path: string): Code | undefined => failureOfCall(() => fs.unlinkSync(path));
+export const unlink = (path: string): Code | undefined => failureIn(() => fs.unlinkSync(path));
 
 export const ftruncate = (fd: number, length: number): Code | undefined =>
-  failureOfCall(() => fs.ftruncateSync(fd, length));
+  failureIn(() => fs.ftruncateSync(fd, length));
 
 export const access = (path: Path, mode: number): Code | undefined =>
-  failureOfCall(() => fs.accessSync(path as Buffer, mode));
+  failureIn(() => fs.accessSync(path as Buffer, mode));
 
 /** Checks whether files can be made in this directory. */
 export const writableDirectory = (path: string): boolean => access(path, ACCESS.W | ACCESS.X) === undefined;

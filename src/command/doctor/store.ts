@@ -6,8 +6,7 @@ import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
 import { Address } from "../../store/store-url.ts";
 import { EXIT } from "../cli/exit-status.ts";
-import { type Check, PATIENCE_MS, printChecks } from "../doctor.ts";
-import { jsonLine, print } from "../output/print.ts";
+import { type Check, PATIENCE_MS, report } from "./checks.ts";
 
 /** Short, so that the check of a killed run ends soon. */
 const TTL = "2s";
@@ -19,12 +18,7 @@ export async function doctorStore(url: string, json: boolean): Promise<number> {
   const request: Request = { name: `doctor ${crypto.randomUUID()}`, mode: "exclusive" };
   const checks = [...(await betweenClients(first, second, request)), await afterKill(second, url, request)];
   await Promise.all([first.close(), second.close()]);
-  const ok = checks.every((check) => check.ok);
-  if (json) print(jsonLine({ store: shown, ok, checks }));
-  else {
-    printChecks(checks);
-    print(`${shown}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
-  }
+  const ok = report(shown, checks, json, { store: shown });
   return ok ? EXIT.OK : EXIT.IO_ERROR;
 }
 
