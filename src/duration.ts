@@ -1,4 +1,4 @@
-import { printable } from "./errors.ts";
+/** Lengths of time. Serves all layers, so it imports nothing. */
 
 /** A length of time: milliseconds as a number, or text such as `"500ms"`, `"30s"`, `"1h30m"`, `"30"` (seconds). */
 export type Duration = number | string;
@@ -7,8 +7,8 @@ const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000,
 const PART = /(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)/gy;
 
 /**
- * Milliseconds of a duration.
- * @throws {RangeError} when it is none, or negative
+ * The milliseconds of a duration.
+ * @throws {RangeError} when the text is not a duration, or the number is negative
  */
 export function milliseconds(duration: Duration): number {
   if (typeof duration === "number") {
@@ -24,9 +24,11 @@ export function milliseconds(duration: Duration): number {
     end += part.length;
   }
   if (end === 0 || end !== text.length) {
-    throw new RangeError(
-      `not a duration: '${printable(duration)}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`,
+    const shown = duration.replace(
+      /[^ -~]/gu,
+      (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
     );
+    throw new RangeError(`not a duration: '${shown}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
   }
   return total;
 }

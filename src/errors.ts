@@ -1,13 +1,40 @@
-/** Every error that a caller of this library can catch. */
-import type { Holder } from "./holder.ts";
+/** Every error that a caller of this library can catch. Serves all layers, so it imports nothing. */
 
-/** What is known of a lock that could not be had. */
+/** How a lock is held: by one, or by many at once. */
+export type Mode = "exclusive" | "shared";
+
+/** The holder of a lock. Fields that are not known are undefined. */
+export interface Holder {
+  /** Process id, as the record has it: the wrapper's for a wrapped command. */
+  pid?: number | undefined;
+  /** Is that process the one that wrote the record, and alive? Undefined where that cannot be known from here. */
+  alive?: boolean | undefined;
+  /** Process id of the wrapped command. */
+  commandPid?: number | undefined;
+  /** Host name. */
+  host?: string | undefined;
+  /** When the lock was taken. */
+  acquiredAt?: Date | undefined;
+  mode?: Mode | undefined;
+  /** The text given with `--label` or `label`. */
+  label?: string | undefined;
+  /** How many slots the lock has of which this is one. */
+  slots?: number | undefined;
+  /** The fencing token, where the store has one. */
+  token?: string | undefined;
+  /** The process's user: asked of the OS by `exclusive list` and `exclusive status`, as the command line is. */
+  user?: string | undefined;
+  /** The command line of the command, else of the process, its arguments separated by spaces. */
+  commandLine?: string | undefined;
+}
+
+/** Describes a lock that could not be acquired. */
 export interface Refusal {
   /** The lock's name. */
   name: string;
   /** Path of the lock file; with a remote store, the URL without its secrets. */
   lockfile: string;
-  /** Who holds it, as far as the record and the OS can say. */
+  /** The holder, as far as the record and the OS tell. */
   holder?: Holder | undefined;
 }
 
@@ -46,7 +73,7 @@ export class LockTimeout extends CannotAcquireLock {
   }
 }
 
-/** Ownership of a lock with a lease can no longer be proven: another host may own it from now on. */
+/** Ownership of a lock with a lease can no longer be proven: another host may own it from then on. */
 export class LockLost extends Error {
   override readonly name = "LockLost";
   readonly code = "ELOCKLOST";
@@ -57,7 +84,7 @@ export class LockFileError extends Error {
   override readonly name = "LockFileError";
   /**
    * @param code what went wrong, as `errno(3)` names it: `EACCES`, `ENOSPC`, …
-   * @param operation the system call, or what was looked at
+   * @param operation the system call
    * @param path the file concerned
    */
   constructor(
@@ -70,13 +97,13 @@ export class LockFileError extends Error {
   }
 }
 
-/** The store's server cannot be reached, refuses us, or answers what it must not. */
+/** The store's server is unreachable, refuses us, or violates its protocol. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
   readonly code = "ESTORE";
 }
 
-/** Text of unknown origin, fit for a terminal: control characters and the like as `\xNN` or `\u{…}`. */
+/** Text of unknown origin made fit for a terminal: control characters and the like as `\xNN` or `\u{…}`. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0)!;

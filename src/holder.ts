@@ -1,38 +1,14 @@
 /**
- * Who holds a lock: the record on disk, and what the OS says of that process.
+ * The record of a lock's holder, on disk, and whether its process lives.
  *
- * The record is for people, and for `stop`. It never decides whether a lock is held: anybody who can write
- * the file can write anything into it.
+ * The record is for people, and for `stop`. It never decides whether a lock is held: any process that may write to the
+ * file can write anything into it.
  */
-import { processExists, readlink, readText } from "./os/libc.ts";
+import type { Holder, Mode } from "./errors.ts";
+import { bootId, hostName, pidNamespace } from "./os/host.ts";
+import { isVisible, processExists, startTime } from "./os/processes.ts";
 
-/** How a lock is held: by one, or by many at once. */
-export type Mode = "exclusive" | "shared";
-
-/** Who holds a lock. What is not known is undefined. */
-export interface Holder {
-  /** Process id, as the record has it: the wrapper's for a wrapped command. */
-  pid?: number | undefined;
-  /** Is that process the one that wrote the record, and alive? Undefined where it cannot be known from here. */
-  alive?: boolean | undefined;
-  /** Process id of the wrapped command. */
-  commandPid?: number | undefined;
-  /** Host name. */
-  host?: string | undefined;
-  /** When the lock was taken. */
-  acquiredAt?: Date | undefined;
-  mode?: Mode | undefined;
-  /** The text given with `--label` or `label`. */
-  label?: string | undefined;
-  /** How many slots the lock has of which this is one. */
-  slots?: number | undefined;
-  /** The fencing token, where the store has one. */
-  token?: string | undefined;
-  /** Whose process it is: asked of the OS by `exclusive list` and `exclusive status`, as the command line is. */
-  user?: string | undefined;
-  /** The command line of the command, else of the process, its arguments parted by spaces. */
-  commandLine?: string | undefined;
-}
+export type { Holder, Mode } from "./errors.ts";
 
 /** The second line of a lock file. Never argv or the environment: they hold secrets. */
 export interface HolderRecord {
@@ -56,48 +32,18 @@ export interface HolderRecord {
   command?: number | undefined;
 }
 
-/** What of a record tells processes apart; the same for the life of a process. */
+/** The part of a record that identifies a process; the same for the life of a process. */
 type Identity = Pick<HolderRecord, "host" | "boot" | "pidns" | "started">;
 
 let identity: Identity | undefined;
 
-/** This process, so that it can be told from a later one with the same pid. */
+/** Identifies this process, so that it can be told from a later one with the same pid. */
 export function thisProcess(): Identity {
-  identity ??= {
-    host: readText("/proc/sys/kernel/hostname")?.trim() ?? hostname(),
-    boot: readText("/proc/sys/kernel/random/boot_id")?.trim(),
-    pidns: /\d+/.exec(readlink("/proc/self/ns/pid") ?? "")?.[0],
-    started: startTime("self"),
-  };
+  identity ??= { host: hostName(), boot: bootId(), pidns: pidNamespace(), started: startTime("self") };
   return identity;
 }
 
-function hostname(): string {
-  return (require("node:os") as typeof import("node:os")).hostname();
-}
-
-/**
- * When a process started; undefined when there is no such process, when it has ended and only waits for its parent
- * to ask how (a zombie holds nothing), or when there is no way to ask.
- */
-export function startTime(pid: number | "self"): string | undefined {
-  if (process.platform === "linux") {
-    const stat = readText(`/proc/${pid}/stat`);
-    const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return fields === undefined || ENDED.has(fields[0]!) ? undefined : fields[19];
-  }
-  const { stdout } = Bun.spawnSync(
-    ["/bin/ps", "-o", "stat=", "-o", "lstart=", "-p", String(pid === "self" ? process.pid : pid)],
-    { env: { LC_ALL: "C", TZ: "UTC0" } }, // two processes must read the same time alike
-  );
-  const [, state, started] = /^(\S+)\s+(.+?)\s*$/.exec(stdout.toString().trim()) ?? [];
-  return state?.startsWith("Z") ? undefined : started;
-}
-
-/** States of a process that is no more: zombie, dead, proc_pid_stat(5). */
-const ENDED = new Set(["Z", "X", "x"]);
-
-/** The record of this process, which holds a lock from now on. */
+/** The record of this process as the holder of a lock, from now on. */
 export function newRecord({
   mode,
   label,
@@ -116,12 +62,12 @@ export function encodeRecord(record: HolderRecord): Uint8Array {
   return encoder.encode(`${process.pid}\n${JSON.stringify(record)}\n`);
 }
 
-/** Reads a record back. Whatever the file holds, this gives a holder: of what cannot be read nothing is known. */
+/** Reads a record back. Any content gives a holder; fields that cannot be read are undefined. */
 export function decodeRecord(text: string): Holder {
   return holderByRecord(parseLockFile(text));
 }
 
-/** What stands in a lock file. It may be anything. */
+/** The content of a lock file. It may be forged. */
 export interface WrittenRecord {
   pid?: number | undefined;
   record: Partial<HolderRecord>;
@@ -133,7 +79,7 @@ export function parseLockFile(text: string): WrittenRecord {
   return pid < 1 || pid > PID_MAX ? { record: {} } : { pid, record: parseRecord(second) };
 }
 
-/** @param startedAt what tells when a process started */
+/** @param startedAt gives the start time of a process */
 export function holderByRecord(
   { pid, record }: WrittenRecord,
   startedAt: (pid: number) => string | undefined = startTime,
@@ -179,7 +125,7 @@ function parseRecord(line: string): Partial<HolderRecord> {
   };
 }
 
-/** Is this pid the process that wrote the record? Undefined when pids of where it was written mean nothing here. */
+/** Is this pid the process that wrote the record? Undefined when a pid from where it was written means nothing here. */
 function isAlive(
   pid: number,
   record: Partial<HolderRecord>,
@@ -190,7 +136,6 @@ function isAlive(
   if (record.pidns !== here.pidns) return undefined;
   const started = startedAt(pid);
   if (started !== undefined) return record.started === undefined ? undefined : record.started === started;
-  // Another user's process may be hidden from us (`hidepid`, proc(5)), a zombie is not.
-  if (!processExists(pid)) return false;
-  return readText(`/proc/${pid}/stat`) === undefined && process.platform === "linux" ? undefined : false;
+  // Another user's process may be hidden from us, a zombie is not.
+  return processExists(pid) && !isVisible(pid) ? undefined : false;
 }

@@ -1,5 +1,6 @@
 /** A lock's name: the default, the rules, the file name. */
-import { writableDirectory } from "./os/libc.ts";
+import { writableDirectory } from "./os/files.ts";
+import { BUNDLE, isCompiled } from "./os/self.ts";
 
 /** The longest file name that Linux and macOS file systems take, in bytes (`NAME_MAX`, limits.h(0p)). */
 const NAME_MAX = 255;
@@ -9,8 +10,8 @@ const HASH_LENGTH = 64;
 
 /**
  * Checks a lock's name: any text but an empty one, which is most often a variable that was not set. Text, because two
- * names must not become one: bytes that are no UTF-8 all come as U+FFFD, and halves of surrogate pairs are written as it.
- * @throws {TypeError} for an empty name, and one that is no text
+ * names must not become one: bytes that are not UTF-8 all come as U+FFFD, and halves of surrogate pairs are written as it.
+ * @throws {TypeError} for an empty name, and for one that is not text
  */
 export function checkName(name: string): string {
   if (typeof name !== "string") throw new TypeError(`a lock's name is a string, not ${typeof name}`);
@@ -21,11 +22,12 @@ export function checkName(name: string): string {
 }
 
 const ROOM = NAME_MAX - PREFIX.length - SUFFIX.length;
+/** A quoted name that was cut: its head, and the hash. */
+const CUT = new RegExp(`^.{${ROOM - HASH_LENGTH - 1}}-[0-9a-f]{${HASH_LENGTH}}$`);
 
 /**
  * The name of the lock's file: `exclusive_<NAME>.lock`, with NAME quoted as in a URL's form data (Python's
- * `quote_plus`). A name that would be longer than a file's name can be is cut, and told from others by the
- * SHA-256 of all of it.
+ * `quote_plus`). A name that is too long for a file name is cut, and the SHA-256 of the whole name tells it from others.
  */
 export function fileName(name: string): string {
   const quoted = quotePlus(name);
@@ -34,14 +36,14 @@ export function fileName(name: string): string {
   return `${PREFIX}${quoted.slice(0, ROOM - HASH_LENGTH - 1)}-${hash}${SUFFIX}`;
 }
 
-/** Is all of the name in the file's name? */
-export const nameFits = (name: string): boolean => quotePlus(name).length <= ROOM;
+/** Does this file name hold all of its lock's name, quoted? */
+export const isWholeName = (file: string): boolean => !CUT.test(file.slice(PREFIX.length, -SUFFIX.length));
 
-/** The lock's name in a file name of ours; undefined for another file. Of a name that was cut it is what is left. */
+/** Inverse of `fileName`; undefined for foreign files. For a cut name, the cut form. */
 export function nameOfFile(file: string): string | undefined {
   if (!file.startsWith(PREFIX) || !file.endsWith(SUFFIX)) return undefined;
   const quoted = file.slice(PREFIX.length, -SUFFIX.length);
-  if (quoted.length === ROOM && /-[0-9a-f]{64}$/.test(quoted)) return quoted;
+  if (CUT.test(quoted)) return quoted;
   try {
     const name = decodeURIComponent(quoted.replaceAll("+", " "));
     return name !== "" && fileName(name) === file ? name : undefined;
@@ -50,10 +52,10 @@ export function nameOfFile(file: string): string | undefined {
   }
 }
 
-/** The name of one of the N places of a lock with slots. */
+/** The name of one of the N slots of a lock. */
 export const slotName = (name: string, slot: number): string => `${name}.${slot}`;
 
-/** Is this name that of one of the slots of `base`? */
+/** Is this the name of one of the slots of `base`? */
 export function slotOf(name: string, base: string, slots: number): boolean {
   const slot = name.startsWith(`${base}.`) ? Number(name.slice(base.length + 1)) : 0;
   return slot >= 1 && slot <= slots && name === slotName(base, slot);
@@ -61,10 +63,7 @@ export function slotOf(name: string, base: string, slots: number): boolean {
 
 const QUEUE_HEAD = "\0next";
 
-/**
- * The lock that the head of a queue holds while it waits. Its name cannot come from a command line, whose arguments
- * contain no NUL.
- */
+/** The head of the queue for a lock waits under a lock of its own, with a name that no command line can hold. */
 export const queueHeadName = (name: string): string => name + QUEUE_HEAD;
 
 /** The lock whose queue head this name denotes; undefined for other names. */
@@ -74,10 +73,10 @@ export const lockOfQueueHead = (name: string): string | undefined =>
 /** Part of the protocol: with another suffix, old and new versions would not exclude each other. */
 const SECOND_HOLD = "\0witness";
 
-/** The name of a lock's second hold in a remote store: see `store/second-hold.ts`. */
+/** The name under which a remote store keeps the second hold of a lock: see `store/second-hold.ts`. */
 export const secondHoldName = (name: string): string => name + SECOND_HOLD;
 
-/** True for the name of a second hold, which is not a lock of its own. */
+/** Is this the name of a second hold, not of a lock? */
 export const isSecondHoldName = (name: string): boolean => name.endsWith(SECOND_HOLD);
 
 const plain = /^[A-Za-z0-9_.~-]*$/;
@@ -94,8 +93,8 @@ function quotePlus(text: string): string {
 }
 
 /**
- * Where lock files live when nobody says: `EXCLUSIVE_DIR`, else `/var/lock` when it is a directory that can
- * be written, else the temp directory (`TMPDIR`, else `/tmp`).
+ * The default directory of lock files: `EXCLUSIVE_DIR`, else `/var/lock` when it is a directory that can be written, else
+ * the temp directory (`TMPDIR`, else `/tmp`).
  */
 export function defaultDirectory(): string {
   const given = process.env.EXCLUSIVE_DIR;
@@ -107,9 +106,6 @@ export function defaultDirectory(): string {
 // biome-ignore lint/complexity/noBannedTypes: what Error.captureStackTrace takes, which may be a class
 type Callable = Function;
 
-/** Where the files are that `bun build --compile` puts into a program. */
-const BUNDLE = "/$bunfs/";
-
 /**
  * The default name: the absolute path of the file that called `below`; in a compiled program, where the
  * caller's file is inside the bundle, the real path of the executable.
@@ -118,15 +114,15 @@ export function callerName(below: Callable): string {
   const file = callerFile(below);
   if (file?.startsWith("file://")) return Bun.fileURLToPath(file);
   if (file !== undefined && !file.startsWith(BUNDLE)) return file;
-  return Bun.main.startsWith(BUNDLE) ? process.execPath : Bun.main;
+  return isCompiled ? process.execPath : Bun.main;
 }
 
-/** So far up is a decorator's file, behind what Bun calls decorators with. */
+/** Stack depth at which a decorator's caller appears: Bun adds frames of its own. */
 const FRAMES = 10;
 
 /**
- * The first file in the call stack that can be told: not Bun's own code, which has a name without a path, nor code in
- * a bundle with a source map, which has the name of when it was built, relative to somewhere.
+ * The first stack frame with an absolute path. Skips Bun's built-ins, which have no path, and source-mapped bundles, whose
+ * paths are relative to where they were built.
  */
 function callerFile(below: Callable): string | undefined {
   const { prepareStackTrace, stackTraceLimit } = Error;

@@ -1,15 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
-import {
-  decodeRecord,
-  encodeRecord,
-  type HolderRecord,
-  newRecord,
-  startTime,
-  thisProcess,
-} from "../src/holder.ts";
+import { decodeRecord, encodeRecord, type HolderRecord, newRecord, thisProcess } from "../src/holder.ts";
 import { Lock } from "../src/index.ts";
+import { startTime } from "../src/os/processes.ts";
 import { Process } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
 import { until } from "./support/until.ts";

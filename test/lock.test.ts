@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { CannotAcquireLock, Lock, LockTimeout } from "../src/index.ts";
-import { flock, LOCK } from "../src/os/libc.ts";
+import { flock, LOCK } from "../src/os/flock.ts";
 import { FileStore } from "../src/store/file/file-store.ts";
 import { type Process, startScript } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";

@@ -1,40 +1,26 @@
-/** `exclusive doctor`: do locks in this directory do what they must? Asked of real processes. */
+/** `exclusive doctor`: verifies with real processes that locking works in a directory. */
 import { mkdtempSync, rmSync } from "node:fs";
-import { CannotAcquireLock, LockFileError, printable } from "../errors.ts";
+import { CannotAcquireLock, printable } from "../errors.ts";
 import { Lock } from "../lock.ts";
 import { defaultDirectory } from "../name.ts";
-import { dieOf, SIG } from "../os/signals.ts";
-import { EXIT, ourselves, UsageError } from "./cli/exit-status.ts";
+import { codeOf, systemError } from "../os/errors.ts";
+import { ourselves } from "../os/self.ts";
+import { dieBySignal, SIG } from "../os/signals.ts";
+import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { parseOptions } from "./cli/options.ts";
 import { STORE, whereOf } from "./cli/store-options.ts";
+import { type Check, PATIENCE_MS, report } from "./doctor/checks.ts";
 import { type FileSystem, fileSystemOf } from "./doctor/file-system.ts";
-import { jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {
   json: { help: "print one JSON object" },
   ...STORE,
 } as const;
 
-/** What was looked at. */
-export interface Check {
-  check: "excludes" | "freed by release" | "freed by kill" | "local" | "tokens grow";
-  /** Undefined where it cannot be known. */
-  ok?: boolean | undefined;
-  details: string;
-}
-
-export function printChecks(checks: Check[]): void {
-  for (const { check, ok, details } of checks)
-    print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
-}
-
-/** For a process to start, and for the kernel to free what a killed one held. */
-export const PATIENCE_MS = 10_000;
-
 export async function doctor(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, OPTIONS, true);
   if (rest.length > 1) throw new UsageError("one directory at a time");
-  // What EXCLUSIVE_STORE says is not asked: without an option this is about a directory.
+  // EXCLUSIVE_STORE does not count: without an option this is about a directory.
   if (values.store !== undefined || values["store-file"] !== undefined) {
     if (rest.length > 0) throw new UsageError("doctor looks at a directory or at a store, not at both");
     const where = whereOf(values);
@@ -45,19 +31,14 @@ export async function doctor(args: string[]): Promise<number> {
   const dir = rest[0] ?? defaultDirectory();
   const fileSystem = fileSystemOf(dir);
   const checks: Check[] = [...(await locksIn(dir)), locality(fileSystem)];
-  const ok = checks.every((check) => check.ok);
-  if (values.json) print(jsonLine({ directory: dir, ok, fileSystem, checks }));
-  else {
-    printChecks(checks);
-    print(`${printable(dir)}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
-  }
+  const ok = report(printable(dir), checks, values.json === true, { directory: dir, fileSystem });
   if (checks.some(({ check, ok }) => ok === false && check !== "local")) return EXIT.IO_ERROR;
   return ok ? EXIT.OK : EXIT.NOT_LOCAL;
 }
 
 /**
- * A directory in which to try it, so that nothing stays in `dir`, whatever ends us.
- * @throws {LockFileError} when none can be made
+ * Makes a directory for the checks, so that nothing stays in `dir`, whatever ends us.
+ * @throws {LockFileError} when it cannot be made
  */
 function makeRoom(dir: string): Disposable & { path: string } {
   let path = "";
@@ -66,20 +47,19 @@ function makeRoom(dir: string): Disposable & { path: string } {
   };
   for (const signal of ["INT", "TERM", "HUP"] as const) {
     process.on(`SIG${signal}`, () => {
-      leave(); // a child that is about to make a file finds no directory for it
-      dieOf(SIG[signal]);
+      leave(); // a child that is about to make a file then finds no directory
+      dieBySignal(SIG[signal]);
     });
   }
   try {
     path = mkdtempSync(`${dir}/exclusive-doctor-`);
   } catch (error) {
-    const { code = "EIO", message } = error as NodeJS.ErrnoException;
-    throw new LockFileError(`cannot make files in ${printable(dir)}: ${message}`, code, "open", dir);
+    throw systemError("open", dir, codeOf(error), { doing: "make files in" });
   }
   return { path, [Symbol.dispose]: leave };
 }
 
-/** Two processes, this one and a child, and one lock. */
+/** Tries one lock between two processes, this one and a child. */
 async function locksIn(dir: string): Promise<Check[]> {
   using room = makeRoom(dir);
   const lock = new Lock({ name: "doctor", dir: room.path });
@@ -97,7 +77,7 @@ async function locksIn(dir: string): Promise<Check[]> {
   lock.releaseSync();
   const free = await child("true").exited;
 
-  // It ends when we do, whatever ends us: its input ends.
+  // It ends when we end, in whatever way: its input ends.
   const holder = child("cat");
   holder.stdin.write("held\n");
   holder.stdin.flush();

@@ -1,14 +1,18 @@
 /**
- * flock(1): what util-linux's `flock` does, in the same words, so that scripts written for it run unchanged.
+ * flock(1): behaves as util-linux's `flock`, with the same messages, so that scripts written for it run unchanged.
  *
- * The file is locked as it is: created where flock(1) creates it, never written to, never deleted, and the lock ends
- * when the last descriptor of it is closed. What differs, and why, stands in docs/flock.md.
+ * The file is locked as it is: created where flock(1) creates it, never written to, never deleted, and the lock ends when
+ * its last descriptor is closed. The differences, and their reasons, stand in docs/flock.md.
  */
-import { E, errorText, LOCK, write } from "../os/libc.ts";
-import { dieOf, SIG, setDefault } from "../os/signals.ts";
-import { become, type Command, rawArguments, start } from "../os/spawn.ts";
+import { errorText } from "../os/errors.ts";
+import { write } from "../os/files.ts";
+import { LOCK } from "../os/flock.ts";
+import type { Code } from "../os/libc.ts";
+import { setDefault } from "../os/signal-sets.ts";
+import { dieBySignal, SIG } from "../os/signals.ts";
+import { type Command, execInto, rawArguments, start } from "../os/spawn.ts";
 import { GetoptError, getopt, type LongOption } from "./flock/getopt.ts";
-import { acquire, bytesOf, EX, Failure, File, type Options } from "./flock/lock.ts";
+import { acquire, bytesOf, EX, Failure, type Options, TargetFile } from "./flock/lock.ts";
 import { float, int32, NotANumber, OutOfRange, size } from "./flock/numbers.ts";
 import { supervise } from "./run/supervise.ts";
 
@@ -71,18 +75,18 @@ function textOf(bytes: Uint8Array): string {
   return text;
 }
 
-let writeErrno = 0;
-let mute = false;
+let writeFailure: Code | undefined;
+let isMute = false;
 
-/** Says something on stdout. Where it cannot be written, on either, flock(1) tells at the end: its status is 1. */
+/** Writes to stdout. flock(1) reports a failure, there or on stderr, at its end: its status is 1. */
 function say(text: string): void {
-  const written = write(1, bytesOf(text));
-  if (written < 0 && -written !== E.EPIPE) writeErrno = -written;
+  const failure = write(1, bytesOf(text));
+  if (failure !== undefined && failure !== "EPIPE") writeFailure = failure;
 }
 
 /**
- * @param args what stands behind the program's name: the last arguments of this process
- * @param called the name that the program was called by, as argv[0] has it
+ * @param args the arguments behind the program's name: the last ones of this process
+ * @param called the name that the program was called by: argv[0]
  * @returns the exit status
  */
 export async function flockFront(args: readonly string[], called: string): Promise<number> {
@@ -90,7 +94,7 @@ export async function flockFront(args: readonly string[], called: string): Promi
   const complain = (name: string, message: string, help = false) => {
     const hint = help ? `Try '${program} --help' for more information.\n` : "";
     const said = message === "" ? hint : `${name}: ${message}\n${hint}`;
-    mute ||= said !== "" && write(2, bytesOf(said)) < 0;
+    isMute ||= said !== "" && write(2, bytesOf(said)) !== undefined;
   };
   let status: number;
   try {
@@ -106,8 +110,8 @@ export async function flockFront(args: readonly string[], called: string): Promi
       throw error;
     }
   }
-  if (writeErrno !== 0) complain(program, `write error: ${errorText(writeErrno)}`);
-  return writeErrno !== 0 || mute ? EX.FAILURE : status;
+  if (writeFailure !== undefined) complain(program, `write error: ${errorText(writeFailure)}`);
+  return writeFailure !== undefined || isMute ? EX.FAILURE : status;
 }
 
 async function run(args: readonly string[], program: string): Promise<number> {
@@ -126,7 +130,7 @@ async function run(args: readonly string[], program: string): Promise<number> {
   const command = commandOf(operands.slice(commandAt), args.slice(args.length - operands.length + commandAt));
   if (named && operands.length === 0)
     throw new Failure(EX.USAGE, "requires file descriptor, file or directory");
-  const file = named && command ? new File(operands[0]!, options) : undefined;
+  const file = named && command ? new TargetFile(operands[0]!, options) : undefined;
   const fd = file ? file.open() : (options.fd ?? number(int32, operands[0]!, "bad file descriptor"));
 
   const begun = performance.now();
@@ -143,7 +147,7 @@ async function run(args: readonly string[], program: string): Promise<number> {
   return execute({ ...command, env: {}, lockFd, lockAt }, command.name, options.noFork);
 }
 
-/** Options and the rest; or what is asked for instead of a lock. */
+/** Parsed options and operands, or "help"/"version". */
 function parse(args: string[]): { options: Options; operands: string[] } | "help" | "version" {
   const options: Options = {
     operation: LOCK.EX,
@@ -158,7 +162,7 @@ function parse(args: string[]): { options: Options; operands: string[] } | "help
     length: 0n,
     fd: undefined,
   };
-  // With a file, `-c` stands behind it; with --fd there is nothing for it to stand behind.
+  // With a file, `-c` stands behind it; with --fd it comes first, and ends the options.
   const reading = getopt(args, LETTERS, LONG, (arg) => options.fd !== undefined && isShell(arg));
   let next = reading.next();
   for (; !next.done; next = reading.next()) {
@@ -190,14 +194,14 @@ function parse(args: string[]): { options: Options; operands: string[] } | "help
   return { options, operands: next.value };
 }
 
-/** @throws {Failure} saying `what`, and why where the C library names a reason */
+/** @throws {Failure} with the message `what`, and the reason where the C library names one */
 function number<T>(read: (text: string) => T, text: string, what: string, reason = false): T {
   try {
     return read(text);
   } catch (error) {
-    const errno = error instanceof OutOfRange ? E.ERANGE : error instanceof NotANumber ? E.EINVAL : 0;
-    if (errno === 0) throw error;
-    const because = reason || errno === E.ERANGE ? `: ${errorText(errno)}` : "";
+    const outOfRange = error instanceof OutOfRange;
+    if (!outOfRange && !(error instanceof NotANumber)) throw error;
+    const because = reason || outOfRange ? `: ${errorText(outOfRange ? "ERANGE" : "EINVAL")}` : "";
     throw new Failure(EX.USAGE, `${what}: '${text}'${because}`);
   }
 }
@@ -222,18 +226,17 @@ function commandOf(
 
 /** @returns the exit status: the command's, 128+N where signal N killed it */
 function execute(command: Command, name: string, noFork: boolean): number {
-  setDefault(SIG.CHLD); // the command gets it so, too
-  const pid = noFork ? -become(command).errno : start(command).pid;
-  if (pid < 0) {
-    const errno = -pid;
-    if (errno === E.EAGAIN && !noFork) throw new Failure(EX.OSERR, `fork failed: ${errorText(errno)}`);
-    const status = errno === E.ENOMEM ? EX.OSERR : EX.UNAVAILABLE;
-    throw new Failure(status, `failed to execute ${name}: ${errorText(errno)}`);
+  setDefault(SIG.CHLD); // the command gets the default action, too
+  const { pid, failure } = noFork ? { ...execInto(command), pid: undefined } : start(command);
+  if (failure !== undefined) {
+    if (failure === "EAGAIN" && !noFork) throw new Failure(EX.OSERR, `fork failed: ${errorText(failure)}`);
+    const status = failure === "ENOMEM" ? EX.OSERR : EX.UNAVAILABLE;
+    throw new Failure(status, `failed to execute ${name}: ${errorText(failure)}`);
   }
   const seen = new Set<number>();
   const ending = supervise(pid, seen);
   if ("exited" in ending) return ending.exited;
-  // flock(1) would not have outlived a signal that was sent to it as well: a shell's loop ends on Ctrl-C.
-  if (seen.has(ending.killed)) dieOf(ending.killed);
+  // flock(1) does not outlive a signal that was sent to it as well: so a shell's loop ends on Ctrl-C.
+  if (seen.has(ending.killed)) dieBySignal(ending.killed);
   return 128 + ending.killed;
 }

@@ -1,11 +1,11 @@
 /** `exclusive list`: every lock, and who holds it. */
 
-import { Describer } from "../os/processes.ts";
-import { dieOf, SIG } from "../os/signals.ts";
+import { dieBySignal, SIG } from "../os/signals.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { DIR, storeOf } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
+import { Describer } from "./output/describer.ts";
 import { table } from "./output/lock-table.ts";
 import { complain, emit, jsonLine, print } from "./output/print.ts";
 
@@ -65,7 +65,7 @@ async function watchLive(store: Store): Promise<never> {
   for (const signal of ["INT", "TERM", "HUP", "QUIT"] as const) {
     process.on(`SIG${signal}`, () => {
       leave();
-      dieOf(SIG[signal]); // as anybody else would
+      dieBySignal(SIG[signal]); // as anybody else would
     });
   }
   process.on("SIGTSTP", () => {

@@ -1,11 +1,11 @@
 /** `exclusive status`: is a lock held, and by whom? */
 import { printable } from "../errors.ts";
-import { Describer } from "../os/processes.ts";
 import type { LockStatus } from "../store/store.ts";
 import { EXIT } from "./cli/exit-status.ts";
 import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { byWhom, heldBy } from "./output/describe-holder.ts";
+import { Describer } from "./output/describer.ts";
 import { jsonLine, print } from "./output/print.ts";
 
 export const OPTIONS = {

@@ -2,13 +2,13 @@
 import { constants } from "node:os";
 import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
-import { Describer } from "../os/processes.ts";
 import { SIG } from "../os/signals.ts";
 import type { LockStatus } from "../store/store.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
 import { nearest, parseOptions } from "./cli/options.ts";
 import { heldBy } from "./output/describe-holder.ts";
+import { Describer } from "./output/describer.ts";
 import { jsonLine, Log, print } from "./output/print.ts";
 import { GRACE_MS, stopHolders } from "./run/stop-holders.ts";
 

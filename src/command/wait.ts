@@ -7,12 +7,12 @@
  */
 import { milliseconds } from "../duration.ts";
 import { LockFileError, printable } from "../errors.ts";
-import { Describer } from "../os/processes.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { EXIT } from "./cli/exit-status.ts";
 import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { byWhom } from "./output/describe-holder.ts";
+import { Describer } from "./output/describer.ts";
 import { complain, jsonLine, Log, print } from "./output/print.ts";
 import { showWaiting } from "./output/wait-line.ts";
 

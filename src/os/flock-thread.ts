@@ -1,37 +1,27 @@
 /**
- * Waiting in the kernel's queue without blocking the caller: a thread that sits in `flock(2)`.
+ * Waits in the kernel's queue without blocking the caller: a thread that sits in flock(2).
  *
- * Order: flock(2) promises none. Linux keeps the waiters of a lock in a chain and wakes them one at a time,
- * in the order in which they came (fs/locks.c, `__locks_insert_block`), so a release is not a stampede.
+ * Order: flock(2) promises none. Linux keeps the waiters of a lock in a chain and wakes them one at a time, in the order
+ * in which they came (fs/locks.c, `__locks_insert_block`), so a release is not a stampede.
  */
-import { LIBC_NAMES } from "./libc.ts";
+import { type Code, errorCode, startThread } from "./libc.ts";
 import { masksOfWaitingThread, type ThreadMasks, threadWaker } from "./signal-sets.ts";
 
-/** What the thread is told, in memory that it shares with us: how many calls so far, and of the last one the arguments. */
+/** Indices into memory shared with the thread: the number of calls so far, and the arguments of the last one. */
 const [CALLS, FD, OPERATION] = [0, 1, 2];
+
+const FUNCTIONS = {
+  flock: { args: ["i32", "i32"], returns: "i32" },
+  pthread_self: { args: [], returns: "u64" },
+  pthread_sigmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+} as const;
 
 /**
  * The thread's program. Between two calls it sits in `Atomics.wait`, not in its event loop: there Bun waits with
- * epoll_pwait2(2) and an empty signal mask, so that the thread would take the signals that are to stay blocked. In a
- * wrapper whose command has just begun such a signal would end the wrapper, and the command would never get it.
- *
- * It is kept as text, so that it is there in a script, in a bundle and in a program compiled by somebody else alike.
+ * epoll_pwait2(2) and an empty signal mask, so the thread would take signals that must stay blocked. In a wrapper whose
+ * command has just begun such a signal would end the wrapper and never reach the command.
  */
 const program = ({ how, running, waiting }: ThreadMasks) => `
-import { dlopen, ptr, read } from "bun:ffi";
-let c;
-for (const name of ${JSON.stringify(LIBC_NAMES)}) {
-  try {
-    c = dlopen(name, {
-      flock: { args: ["i32", "i32"], returns: "i32" },
-      pthread_self: { args: [], returns: "u64" },
-      pthread_sigmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
-      ${process.platform === "linux" ? "__errno_location" : "__error"}: { args: [], returns: "ptr" },
-    }).symbols;
-    break;
-  } catch {}
-}
-const errno = c.${process.platform === "linux" ? "__errno_location" : "__error"}();
 const running = new Uint8Array([${running}]);
 const waiting = new Uint8Array([${waiting}]);
 c.pthread_sigmask(${how}, ptr(running), null);
@@ -40,24 +30,23 @@ self.onmessage = ({ data: control }) => {
   for (let calls = 0; ; calls++) {
     while (Atomics.load(control, ${CALLS}) === calls) Atomics.wait(control, ${CALLS}, calls);
     c.pthread_sigmask(${how}, ptr(waiting), null);
-    let result = c.flock(control[${FD}], control[${OPERATION}]);
-    if (result < 0) result = -read.i32(errno, 0);
+    const result = c.flock(control[${FD}], control[${OPERATION}]) < 0 ? errno() : 0;
     c.pthread_sigmask(${how}, ptr(running), null);
     postMessage(result);
   }
 };
 `;
 
-/** How often a thread that should leave `flock(2)` is told so again: the first time may come just before it enters. */
+/** Milliseconds between signals to a thread that should leave flock(2): the first may come just before it enters. */
 const WAKE_INTERVAL = 2;
 
 let kept: Worker[] | undefined;
 
 /**
- * From now on threads that are done with live on, idle, until the function that this returns is called. For whoever
- * starts a command: a thread that is ending has closed some of its descriptors and not yet others, and may start
- * threads of its own. While the process becomes another program the kernel refuses those (`EAGAIN`, copy_fs in
- * kernel/fork.c), and the engine aborts.
+ * Keeps the threads of finished waits alive, idle, until the returned function is called: for a process that starts a
+ * command. A thread that is ending has closed some of its descriptors and not yet others, and may start threads of its
+ * own. While the process becomes another program the kernel refuses those (`EAGAIN`, copy_fs in kernel/fork.c), and the
+ * engine aborts.
  */
 export function keepThreads(): () => void {
   const threads: Worker[] = [];
@@ -76,16 +65,13 @@ export class Waiter {
   #waker = threadWaker();
 
   #start(): Promise<bigint> {
-    const source = program(masksOfWaitingThread());
-    const url = URL.createObjectURL(new Blob([source], { type: "application/javascript" }));
-    this.#worker = new Worker(url);
+    this.#worker = startThread(FUNCTIONS, program(masksOfWaitingThread()));
     const thread = this.#answer(this.#worker).then(BigInt);
     this.#worker.postMessage(this.#control);
-    thread.finally(() => URL.revokeObjectURL(url)).catch(() => {});
     return thread;
   }
 
-  /** The thread's next word. */
+  /** The thread's next message. */
   #answer(worker: Worker): Promise<number | bigint> {
     return new Promise((resolve, reject) => {
       worker.onmessage = (event: MessageEvent) => resolve(event.data as number | bigint);
@@ -95,31 +81,31 @@ export class Waiter {
   }
 
   /**
-   * `flock(2)` in the thread.
-   * @returns 0 when the lock is taken, or minus the errno; -EINTR when `signal` fired first
+   * flock(2) in the thread.
+   * @returns the code of the failure, undefined when the lock is taken; `EINTR` when `signal` fired first
    */
-  async flock(fd: number, operation: number, signal?: AbortSignal): Promise<number> {
+  async flock(fd: number, operation: number, signal?: AbortSignal): Promise<Code | undefined> {
     this.#thread ??= this.#start();
     const thread = await this.#thread;
     signal?.throwIfAborted();
-    const worker = this.#worker!;
-    const answer = this.#answer(worker);
-    this.#tell(fd, operation);
-    let nagging: Timer | undefined;
+    const answer = this.#answer(this.#worker!);
+    this.#call(fd, operation);
+    let repeated: Timer | undefined;
     const wake = () => {
       this.#waker.wake(thread);
-      nagging ??= setInterval(() => this.#waker.wake(thread), WAKE_INTERVAL);
+      repeated ??= setInterval(() => this.#waker.wake(thread), WAKE_INTERVAL);
     };
     signal?.addEventListener("abort", wake);
     try {
-      return Number(await answer);
+      const errno = Number(await answer);
+      return errno === 0 ? undefined : errorCode(errno);
     } finally {
-      clearInterval(nagging);
+      clearInterval(repeated);
       signal?.removeEventListener("abort", wake);
     }
   }
 
-  #tell(fd: number, operation: number): void {
+  #call(fd: number, operation: number): void {
     this.#control[FD] = fd;
     this.#control[OPERATION] = operation;
     Atomics.add(this.#control, CALLS, 1);

@@ -1,9 +1,7 @@
-/** Which thread takes which signal: sets of signals, and a way to wake a thread out of a system call. */
-import { address, libc } from "./libc.ts";
+/** Sets of signals and their actions: which are blocked, ignored, or only interrupt. */
+import { address, type CFunction, libc, linux } from "./libc.ts";
 
-const linux = process.platform === "linux";
-
-/** Numbers that differ between the two systems: `signal(7)`, `sigprocmask(2)`. */
+/** Numbers that differ between the two systems: signal(7), sigprocmask(2). */
 const SIGURG = linux ? 23 : 16;
 export const SIG_BLOCK = linux ? 0 : 1;
 export const SIG_UNBLOCK = linux ? 1 : 2;
@@ -13,10 +11,10 @@ export const SIG_SETMASK = linux ? 2 : 3;
 const SIGSET_BYTES = 128;
 
 /**
- * Every signal that a thread may block. Not those of a fault, which must end the program; nor SIGPWR, by which
- * JavaScriptCore stops its threads for a collection on Linux; nor the C library's own two.
+ * Every signal that a thread may block. Not those of a fault, which must end the program; nor SIGPWR, which
+ * JavaScriptCore uses on Linux to suspend threads for a collection; nor the two signals reserved by the C library.
  * A literal, because a loop that computes it is hot enough to start the engine's compiler threads, which must
- * start after the main thread has blocked its signals: see `os/signals.ts`.
+ * start after the main thread has blocked its signals: see `signals.ts`.
  */
 export function allSignals(): Uint8Array {
   const set = new Uint8Array(SIGSET_BYTES);
@@ -31,7 +29,7 @@ export function signalSet(...signals: number[]): Uint8Array {
   return set;
 }
 
-/** The masks of a thread that sits in a system call for us. */
+/** Signal masks of a thread that sits in a system call. */
 export interface ThreadMasks {
   how: number;
   /** While it runs JavaScript. */
@@ -41,22 +39,20 @@ export interface ThreadMasks {
 }
 
 /**
- * Each signal has one thread that takes it. What this thread has not blocked stays with it; what it has blocked
- * goes to the thread that waits, so that a signal ends the wait, or the process, at once.
+ * Each signal has one thread that takes it. Signals that this thread has not blocked stay with it; the others go to the
+ * thread that waits, so that a signal ends the wait, or the process, at once.
  */
 export function masksOfWaitingThread(): ThreadMasks {
-  const { pthread_sigmask } = libc({
-    pthread_sigmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
-  });
+  const { pthread_sigmask } = libc({ pthread_sigmask: { args: ["i32", "ptr", "ptr"], returns: "i32" } });
   const running = allSignals();
-  const ours = new Uint8Array(SIGSET_BYTES);
-  pthread_sigmask(SIG_BLOCK, null, address(ours));
+  const mine = new Uint8Array(SIGSET_BYTES);
+  pthread_sigmask(SIG_BLOCK, null, address(mine));
   const wake = signalSet(SIGURG);
-  const waiting = running.map((bits, i) => bits & ~ours[i]! & ~wake[i]!);
+  const waiting = running.map((bits, i) => bits & ~mine[i]! & ~wake[i]!);
   return { how: SIG_SETMASK, running, waiting };
 }
 
-/** Numbers of the signals by which a program is told from outside to end; the same everywhere. */
+/** Numbers of the signals by which a program is asked to end; the same everywhere. */
 const ENDING = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 const SIG_IGN = 1n;
 
@@ -68,42 +64,50 @@ export function isIgnored(signal: keyof typeof ENDING | number): boolean {
   return sigaction(number, null, address(action)) === 0 && action[0] === SIG_IGN;
 }
 
-let wakers = 0;
-let previousAction: number | null = null;
-let threads: ReturnType<typeof threadFunctions> | undefined;
-
-function threadFunctions() {
-  return libc({
+let functions: Record<"signal" | "siginterrupt" | "abs", CFunction> | undefined;
+function actions() {
+  functions ??= libc({
     signal: { args: ["i32", "ptr"], returns: "ptr" },
     siginterrupt: { args: ["i32", "i32"], returns: "i32" },
-    pthread_kill: { args: ["u64", "i32"], returns: "i32" },
     abs: { args: ["i32"], returns: "i32" },
   });
+  return functions;
 }
+
+/** Sets the default action. A pending signal whose default is to be ignored is dropped by this: sigaction(2). */
+export function setDefault(signal: number): void {
+  actions().signal(signal, null);
+}
+
+/**
+ * Makes a signal end blocking system calls with `EINTR` and do nothing else, until the result is disposed of. The
+ * handler is the C library's `abs`: a function of one int without a side effect, safe at any moment.
+ */
+export function interruptWith(signal: number): Disposable {
+  const { signal: setAction, siginterrupt, abs } = actions();
+  const before = setAction(signal, abs.ptr);
+  siginterrupt(signal, 1);
+  return { [Symbol.dispose]: () => void setAction(signal, before) };
+}
+
+let wakers = 0;
+let handler: Disposable | undefined;
+let pthreadKill: CFunction | undefined;
 
 /** Wakes a thread. */
 export interface Waker extends Disposable {
   wake(thread: bigint): void;
 }
 
-/**
- * Makes a thread leave a blocking system call with `EINTR`: a signal whose handler does nothing, sent to that
- * thread. SIGURG, because it is ignored by default and nobody sends it. The handler is libc's `abs`: a function
- * of one int without a side effect, safe at any moment.
- */
+/** Ends a thread's blocking system call. By SIGURG, because it is ignored by default and hardly ever sent. */
 export function threadWaker(): Waker {
-  threads ??= threadFunctions();
-  const t = threads;
-  if (wakers++ === 0) {
-    previousAction = t.signal(SIGURG, t.abs.ptr);
-    t.siginterrupt(SIGURG, 1);
-  }
+  pthreadKill ??= libc({ pthread_kill: { args: ["u64", "i32"], returns: "i32" } }).pthread_kill;
+  const send = pthreadKill;
+  if (wakers++ === 0) handler = interruptWith(SIGURG);
   return {
-    wake: (thread: bigint) => {
-      t.pthread_kill(thread, SIGURG);
-    },
+    wake: (thread) => void send(thread, SIGURG),
     [Symbol.dispose]() {
-      if (--wakers === 0) t.signal(SIGURG, previousAction);
+      if (--wakers === 0) handler?.[Symbol.dispose]();
     },
   };
 }

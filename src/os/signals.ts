@@ -1,17 +1,27 @@
 /**
- * Signals by libc's own calls.
+ * Signals: their numbers, waiting for one, raising one.
  *
- * They are waited for with sigtimedwait(2): it says who sent them, which no handler in JavaScript learns, and it
- * needs no event loop. For that every thread must have them blocked. A signal is for the whole process: where one
- * thread takes it the kernel lets it, and the default action of most ends us, that of SIGCHLD loses it. Threads
- * get the mask of the one that starts them; so the main thread blocks all before the engine has started its
- * compiler threads, which it does as soon as any function is hot. Hence: `main.ts` blocks them before it imports anything else (`signal-mask.ts`).
+ * Signals are process-directed: any thread that has not blocked one may consume it, and then it is lost to the thread
+ * that waits for it. Threads inherit the mask of the thread that starts them, and the engine starts its own as soon as
+ * any function is hot. Therefore `main.ts` blocks all signals before it imports anything else (`signal-mask.ts`).
+ *
+ * Which way signals and the ends of children are waited for:
+ *
+ * | where                        | how                                  | why                                              |
+ * |------------------------------|--------------------------------------|--------------------------------------------------|
+ * | `run`, `flock`: the command  | sigtimedwait(2) on the main thread   | it reports the sender, which no handler in JavaScript learns, and needs no event loop |
+ * | `run` with a store           | handlers, and waitid(2) in a thread  | leases are renewed on the event loop, which waits with an empty signal mask |
+ * | library, slots: a held lock  | flock(2) in a thread                 | the event loop goes on; several files are waited for at once |
+ * | `flock`: a held lock         | flock(2) on the main thread, SIGALRM | no thread: 10 MiB less for each waiter           |
+ * | `list`, `doctor`, wait line, guardian | handlers                    | the event loop runs anyway                       |
+ *
+ * No wait for a signal is without a time limit: a lost one must not hang us.
  */
-import { address, close, libc, O, open } from "./libc.ts";
-import { maskAtStart } from "./signal-mask.ts";
-import { allSignals, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, signalSet } from "./signal-sets.ts";
-
-const linux = process.platform === "linux";
+import { close, O, open } from "./files.ts";
+import { isTimerOver, SIGALRM, setTimer } from "./interval-timer.ts";
+import { address, libc, linux } from "./libc.ts";
+import { changeMask, maskAtStart, setMask } from "./signal-mask.ts";
+import { allSignals, SIG_BLOCK, SIG_UNBLOCK, setDefault, signalSet } from "./signal-sets.ts";
 
 /** Signal numbers, signal(7). */
 export const SIG = {
@@ -34,13 +44,8 @@ export const SIG = {
 const RLIMIT_CORE = 4;
 
 const c = libc({
-  sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
   // The third argument is sigtimedwait's alone.
   [linux ? "sigtimedwait" : "sigwait"]: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
-  setitimer: { args: ["i32", "ptr", "ptr"], returns: "i32" },
-  getitimer: { args: ["i32", "ptr"], returns: "i32" },
-  signal: { args: ["i32", "ptr"], returns: "ptr" },
-  kill: { args: ["i32", "i32"], returns: "i32" },
   getpgrp: { args: [], returns: "i32" },
   getsid: { args: ["i32"], returns: "i32" },
   tcgetpgrp: { args: ["i32"], returns: "i32" },
@@ -50,16 +55,16 @@ const c = libc({
 
 const all = allSignals();
 
-/** Lets the signals that came so far have their effect on us. No thread may be started in between. */
+/** Lets the pending signals have their effect on us. No thread may be started in between. */
 export function takePendingSignals(): void {
   interruptible(() => {});
 }
 
-/** Makes a system call that a signal may end, or us in it. No thread may be started in between. */
+/** Makes a system call that a signal may end, or in which one may end us. No thread may be started in between. */
 export function interruptible<T>(call: () => T, mask = maskAtStart): T {
-  c.sigprocmask!(SIG_SETMASK, address(mask), null);
+  setMask(mask);
   const result = call();
-  c.sigprocmask!(SIG_BLOCK, address(all), null);
+  changeMask(SIG_BLOCK, all);
   return result;
 }
 
@@ -73,14 +78,10 @@ export interface ReceivedSignal {
 }
 
 const siginfo = new Int32Array(32);
-const SIGALRM = 14;
-const ITIMER_REAL = 0;
 
-/** Upper bound of one wait: a thread that has a signal unblocked may have consumed it, and it never comes again. */
+/** Upper bound of one wait, in seconds. */
 const WAIT_SECONDS = 1n;
 const waitLimit = new BigInt64Array([WAIT_SECONDS, 0n]); // struct timespec
-const oneShot = new BigInt64Array([0n, 0n, WAIT_SECONDS, 0n]); // struct itimerval: interval, value
-const remaining = new BigInt64Array(4);
 
 /** The next signal that was sent to us; undefined when none came within a second. */
 export function nextSignal(): ReceivedSignal | undefined {
@@ -90,56 +91,52 @@ export function nextSignal(): ReceivedSignal | undefined {
   return { signal, fromKernel: siginfo[2]! > 0, sender: siginfo[2]! > 0 ? 0 : siginfo[4]! };
 }
 
-/** macOS has no sigtimedwait(2): a one-shot timer ends the wait. Its signal is told from another by what is left of it. */
+/** macOS has no sigtimedwait(2): a one-shot timer ends the wait. What is left of the timer tells its signal from another. */
 function nextSignalOfMacOS(): ReceivedSignal | undefined {
-  c.setitimer!(ITIMER_REAL, address(oneShot), null);
+  setTimer(WAIT_SECONDS * 1_000_000n, 0n);
   if (c.sigwait!(address(all), address(siginfo), null) !== 0) return undefined;
-  c.getitimer!(ITIMER_REAL, address(remaining));
   const signal = siginfo[0]!;
-  if (signal === SIGALRM && remaining[2] === 0n && remaining[3] === 0n) return undefined;
+  if (signal === SIGALRM && isTimerOver()) return undefined;
   // macOS does not report the sender. A terminal's signals come while we are in its foreground.
   return { signal, fromKernel: inForeground(), sender: 0 };
 }
 
 /** Sends a signal; that the process is gone is no error. */
 export function send(pid: number, signal: number): void {
-  c.kill!(pid, signal);
-}
-
-/** The default action for a signal. A pending one whose default is to be ignored is gone with this, sigaction(2). */
-export function setDefault(signal: number): void {
-  c.signal!(signal, null);
+  try {
+    process.kill(pid, signal);
+  } catch {}
 }
 
 /** Is our process group the one that the terminal sends its signals to? */
 export function inForeground(): boolean {
-  const terminal = open("/dev/tty", O.RDONLY | O.CLOEXEC | O.NONBLOCK);
-  if (terminal < 0) return false;
+  const terminal = open("/dev/tty", O.RDONLY | O.NONBLOCK);
+  if (typeof terminal !== "number") return false;
   const foreground = c.tcgetpgrp!(terminal) === c.getpgrp!();
   close(terminal);
   return foreground;
 }
 
-/** Is this process the leader of its session? A terminal that goes away tells its leader alone. */
+/** Is this process the leader of its session? A terminal that goes away signals its session leader alone. */
 export const isSessionLeader = (): boolean => c.getsid!(0) === process.pid;
 
-/** Lets a signal have its default effect on this process, and returns if that is not its end. */
-export function suffer(signal: number): void {
-  const one = address(signalSet(signal));
-  c.signal!(signal, null);
-  c.kill!(process.pid, signal);
-  c.sigprocmask!(SIG_UNBLOCK, one, null);
-  c.sigprocmask!(SIG_BLOCK, one, null);
+/** Raises a signal with its default action; returns only if that does not end us, as a stop. */
+export function raiseDefault(signal: number): void {
+  const one = signalSet(signal);
+  setDefault(signal);
+  send(process.pid, signal);
+  changeMask(SIG_UNBLOCK, one);
+  changeMask(SIG_BLOCK, one);
 }
 
-/** Ends this process at once by a signal that killed the command, without a core dump of ours. */
-export function dieOf(signal: number): never {
+/** Ends this process by the signal that killed the command, without a second core dump. */
+export function dieBySignal(signal: number): never {
   c.setrlimit!(RLIMIT_CORE, address(new BigUint64Array(2)));
-  suffer(signal);
+  raiseDefault(signal);
   return exit(128 + signal);
 }
 
-/** Ends this process at once: nothing of ours has anything left to do. */
+/** Ends this process at once: nothing is left to do. */
 export function exit(status: number): never {
   c._exit!(status);
   throw new Error("unreachable");

@@ -2,7 +2,8 @@
 import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { queueHeadName, slotName } from "../../src/name.ts";
-import * as kernel from "../../src/os/libc.ts";
+import * as kernel from "../../src/os/files.ts";
+import { flock, LOCK } from "../../src/os/flock.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -214,10 +215,10 @@ export class Round {
   }
 
   #deleteIfFree(path: string): void {
-    const { O, LOCK } = kernel;
-    const fd = kernel.open(path, O.RDONLY | O.CLOEXEC);
-    if (fd < 0) return;
-    if (kernel.flock(fd, LOCK.EX | LOCK.NB) === 0) {
+    const { O } = kernel;
+    const fd = kernel.open(path, O.RDONLY);
+    if (typeof fd === "string") return;
+    if (flock(fd, LOCK.EX | LOCK.NB) === undefined) {
       unlinkSync(path);
       this.#totals.deletions++;
     }

@@ -4,10 +4,9 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
-import { constants } from "node:os";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
-import { errorText } from "../../src/os/libc.ts";
+import { errorText } from "../../src/os/errors.ts";
 import { start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -100,7 +99,7 @@ function judge({ error }: Fault, { status, stdout, stderr }: Outcome): string | 
   if (status === 0) return stdout === "ran\n" && stderr === "" ? undefined : "it says that all went well";
   if (status !== 73 && status !== 74) return "no exit status for this";
   if (stdout !== "") return "the command ran all the same";
-  const text = errorText(constants.errno[error]);
+  const text = errorText(error);
   const said = /^exclusive: cannot [^\n]*\n$/.test(stderr) && stderr.includes(text);
   return said ? undefined : `it does not say ${text}`;
 }

@@ -1,7 +1,8 @@
 /** A lock that can be broken on purpose: what the torture must find. */
-import * as kernel from "../../src/os/libc.ts";
+import * as kernel from "../../src/os/files.ts";
+import { flock, LOCK } from "../../src/os/flock.ts";
 
-const { O, E, LOCK } = kernel;
+const { O } = kernel;
 
 export const FAULTS = ["none", "no flock", "no inode check", "unlink after unlock"] as const;
 export type Fault = (typeof FAULTS)[number];
@@ -19,31 +20,33 @@ export class FaultyLock {
   tryAcquire(): (() => void) | undefined {
     for (;;) {
       let fd = kernel.open(this.path, O.RDWR);
-      if (fd === -E.ENOENT) fd = kernel.open(this.path, O.RDWR | O.CREAT | O.EXCL);
-      if (fd === -E.EEXIST) continue;
+      if (fd === "ENOENT") fd = kernel.open(this.path, O.RDWR | O.CREAT | O.EXCL);
+      if (fd === "EEXIST") continue;
+      if (typeof fd === "string") throw new Error(fd);
+      const held = fd;
       this.pause();
-      if (this.fault !== "no flock" && kernel.flock(fd, LOCK.EX | LOCK.NB) < 0) {
-        kernel.close(fd);
+      if (this.fault !== "no flock" && flock(held, LOCK.EX | LOCK.NB) !== undefined) {
+        kernel.close(held);
         return undefined;
       }
       this.pause();
-      if (this.fault !== "no inode check" && !this.#isAtPath(fd)) {
-        kernel.close(fd);
+      if (this.fault !== "no inode check" && !this.#isAtPath(held)) {
+        kernel.close(held);
         continue;
       }
-      return () => this.#release(fd);
+      return () => this.#release(held);
     }
   }
 
   #isAtPath(fd: number): boolean {
     const mine = kernel.fstat(fd);
     const there = kernel.lstat(this.path);
-    return typeof mine !== "number" && typeof there !== "number" && kernel.sameFile(mine, there);
+    return typeof mine !== "string" && typeof there !== "string" && kernel.sameFile(mine, there);
   }
 
   #release(fd: number): void {
     if (this.fault === "unlink after unlock") {
-      kernel.flock(fd, LOCK.UN);
+      flock(fd, LOCK.UN);
       this.pause();
     }
     if (this.fault === "unlink after unlock" || this.#isAtPath(fd)) kernel.unlink(this.path);

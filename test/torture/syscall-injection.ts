@@ -1,6 +1,6 @@
 /** Tampering with one system call of a process, by strace(1). */
 import { readdirSync, readFileSync } from "node:fs";
-import { readText } from "../../src/os/libc.ts";
+import { readText } from "../../src/os/files.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
 import { TempDir } from "../support/temp-dir.ts";

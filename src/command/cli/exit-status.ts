@@ -19,14 +19,8 @@ export const EXIT = {
   NOT_FOUND: 127,
 } as const;
 
-/**
- * How this program is called: compiled it is one file, else a script that Bun runs. On Linux it is the file that runs,
- * not what is at its path now: an update may have put another version there, with which we cannot talk.
- */
-export function ourselves(): string[] {
-  if (!Bun.main.startsWith("/$bunfs/")) return [process.execPath, Bun.main];
-  return [process.platform === "linux" ? "/proc/self/exe" : process.execPath];
-}
+/** What the second process of a run with a store is called with: see `guardian.ts`. Nothing for people. */
+export const GUARDIAN = "--guardian";
 
 /** The command line is wrong. */
 export class UsageError extends Error {}

@@ -1,6 +1,6 @@
 /** Which store a command line means: `--store`, `--store-file`, `EXCLUSIVE_STORE`. */
 import { printable } from "../../errors.ts";
-import { readText } from "../../os/libc.ts";
+import { readText } from "../../os/files.ts";
 import { checkStoreUrl, directoryOf } from "../../store/open-store.ts";
 import { UsageError } from "./exit-status.ts";
 

@@ -1,14 +1,11 @@
-/** Which file system a directory is on, and whether that is one of this machine: statfs(2), proc_pid_mountinfo(5). */
-import { LockFileError, printable } from "../../errors.ts";
-import { address, checked, close, errorName, errorText, libc, O, open, readText } from "../../os/libc.ts";
+/** Judges file systems: whether a directory is on one of this machine, and what to know of the others. */
+import { type Mount, mountedFileSystem } from "../../os/mounts.ts";
 
-const linux = process.platform === "linux";
-
-/** What is known of a file system. */
+/** A file system, as far as locks are concerned. */
 export interface FileSystem {
   /** As mount(8) has it: `ext4`, `nfs4`, `fuse.sshfs`. */
   type: string;
-  /** Is it on this machine alone? Undefined where nothing says so. */
+  /** Is it on this machine alone? Undefined where that is not known. */
   local?: boolean | undefined;
   /** What else an operator should know. */
   advice?: string | undefined;
@@ -61,48 +58,13 @@ const FUSE = 0x65735546;
  * @throws {LockFileError} when it cannot be opened
  */
 export function fileSystemOf(dir: string): FileSystem {
-  const fd = open(dir, O.RDONLY | O.CLOEXEC | O.NONBLOCK);
-  if (fd < 0) throw cannotOpen(dir, -fd);
-  const bytes = new Uint8Array(4096);
-  const name = linux || process.arch === "arm64" ? "fstatfs" : "fstatfs$INODE64";
-  const result = checked(
-    libc({ [name]: { args: ["i32", "ptr"], returns: "i32" } })[name]!(fd, address(bytes)),
-  );
-  const mount = linux ? mountOf(fd) : undefined;
-  close(fd);
-  if (result < 0) return { type: "unknown" };
-  const fields = new DataView(bytes.buffer);
-  if (!linux) return darwin(bytes, fields);
-  return classify(Number(fields.getBigUint64(0, true) & 0xffff_ffffn), mount);
-}
-
-/** `struct statfs` of macOS: the flags, of which MNT_LOCAL is one, and the type's name. */
-function darwin(bytes: Uint8Array, fields: DataView): FileSystem {
-  const MNT_LOCAL = 0x1000;
-  const name = bytes.subarray(72, 72 + 16);
-  const type = new TextDecoder().decode(name.subarray(0, name.indexOf(0)));
-  return { type, local: (fields.getUint32(64, true) & MNT_LOCAL) !== 0 };
-}
-
-/** A line of /proc/self/mountinfo. */
-export interface Mount {
-  type: string;
-  /** Options of the file system. */
-  options: string[];
-}
-
-/** The mount that an open file is in; undefined where there is no /proc. */
-function mountOf(fd: number): Mount | undefined {
-  const id = /^mnt_id:\s+(\d+)/m.exec(readText(`/proc/self/fdinfo/${fd}`) ?? "")?.[1];
-  const lines = (readText("/proc/self/mountinfo") ?? "").split("\n");
-  const [, rest] = lines.find((line) => line.startsWith(`${id} `))?.split(" - ") ?? [];
-  const [type, , options] = rest?.split(" ") ?? [];
-  return type === undefined ? undefined : { type, options: options?.split(",") ?? [] };
+  const { magic, mount, type = "unknown", local } = mountedFileSystem(dir) ?? {};
+  return magic === undefined ? { type, local } : classify(magic, mount);
 }
 
 /**
  * @param magic `f_type` of statfs(2)
- * @param mount what mountinfo says of it, which is more exact
+ * @param mount its line in mountinfo, which is more exact
  */
 export function classify(magic: number, mount?: Mount): FileSystem {
   const type = mount?.type ?? LOCAL[magic] ?? NETWORK[magic] ?? (magic === FUSE ? "fuse" : hex(magic));
@@ -131,8 +93,3 @@ function adviceFor(type: string, options: string[]): string | undefined {
 }
 
 const hex = (magic: number) => `0x${magic.toString(16)}`;
-
-function cannotOpen(dir: string, errno: number): LockFileError {
-  const code = errorName(errno);
-  return new LockFileError(`cannot open ${printable(dir)}: ${errorText(errno)}`, code, "open", dir);
-}

@@ -1,29 +1,24 @@
-/** `exclusive doctor --store`: do locks in this store do what they must? Asked of real clients and a real run. */
+/** `exclusive doctor --store`: verifies with real clients and a real run that locking works in a store. */
 import { printable } from "../../errors.ts";
+import { ourselves } from "../../os/self.ts";
 import { pause } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
 import { StoreUrl } from "../../store/store-url.ts";
-import { EXIT, ourselves } from "../cli/exit-status.ts";
-import { type Check, PATIENCE_MS, printChecks } from "../doctor.ts";
-import { jsonLine, print } from "../output/print.ts";
+import { EXIT } from "../cli/exit-status.ts";
+import { type Check, PATIENCE_MS, report } from "./checks.ts";
 
-/** Short, so that the answer comes soon. */
+/** Short, so that the check of a killed run ends soon. */
 const TTL = "2s";
 
 /** @throws {StoreError} when it cannot be reached, or refuses us */
 export async function doctorStore(url: string, json: boolean): Promise<number> {
-  const { redacted } = new StoreUrl(url);
+  const { redacted: shown } = new StoreUrl(url);
   const [first, second] = await Promise.all([openStore(url, { ttl: TTL }), openStore(url, { ttl: TTL })]);
   const request: Request = { name: `doctor ${crypto.randomUUID()}`, mode: "exclusive" };
   const checks = [...(await betweenClients(first, second, request)), await afterKill(second, url, request)];
   await Promise.all([first.close(), second.close()]);
-  const ok = checks.every((check) => check.ok);
-  if (json) print(jsonLine({ store: redacted, ok, checks }));
-  else {
-    printChecks(checks);
-    print(`${redacted}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
-  }
+  const ok = report(shown, checks, json, { store: shown });
   return ok ? EXIT.OK : EXIT.IO_ERROR;
 }
 

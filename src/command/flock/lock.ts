@@ -1,22 +1,10 @@
-/** Taking the lock as flock(1) does: the file as it is opened there, the wait, and locks of fcntl(2). */
-
-import { Alarm } from "../../os/flock.ts";
-import {
-  ACCESS,
-  access,
-  address,
-  checked,
-  close,
-  E,
-  errorText,
-  LOCK,
-  libc,
-  O,
-  open,
-  waitingFlock,
-} from "../../os/libc.ts";
+/** Takes the lock as flock(1) does: opens the file, waits, and knows the locks of fcntl(2). */
+import { isInherited } from "../../os/descriptors.ts";
+import { errorText } from "../../os/errors.ts";
+import { ACCESS, access, close, O, open } from "../../os/files.ts";
+import { Alarm, LOCK, rangeLock, waitingFlock } from "../../os/flock.ts";
+import type { Code } from "../../os/libc.ts";
 import { interruptible } from "../../os/signals.ts";
-import { isInherited } from "../../os/spawn.ts";
 
 /** Exit statuses: sysexits.h(3head). */
 export const EX = {
@@ -30,7 +18,7 @@ export const EX = {
   CANTCREAT: 73,
 } as const;
 
-/** The program ends with this status, and says why on stderr where there is something to say. */
+/** Ends the program with this status, and a message on stderr where there is one. */
 export class Failure extends Error {
   constructor(
     readonly status: number,
@@ -42,10 +30,10 @@ export class Failure extends Error {
   }
 }
 
-/** Text as C has it: each character is a byte, whatever the bytes mean. */
+/** Text as in C: each character is a byte, in any encoding. */
 export const bytesOf = (text: string): Uint8Array => Uint8Array.from(text, (byte) => byte.charCodeAt(0));
 
-/** What the command line says of the lock, and of the command. */
+/** The options of the lock, and of the command. */
 export interface Options {
   operation: number;
   nonblocking: boolean;
@@ -63,7 +51,7 @@ export interface Options {
 }
 
 /** The file that is locked, opened as flock(1) opens it. */
-export class File {
+export class TargetFile {
   readonly #path: Uint8Array;
   #flags: number;
 
@@ -78,97 +66,84 @@ export class File {
 
   /** @throws {Failure} */
   open(): number {
-    const flags = O.NOCTTY | O.CLOEXEC;
+    const flags = O.NOCTTY;
     let fd = interruptible(() => open(this.#path, this.#flags | O.CREAT | flags, 0o666)); // a FIFO waits
-    if (fd === -E.EISDIR) {
+    if (fd === "EISDIR") {
       this.#flags = O.RDONLY;
       fd = open(this.#path, flags);
     }
-    if (fd >= 0) return fd;
-    const status = ([E.ENOMEM, E.EMFILE, E.ENFILE] as number[]).includes(-fd)
+    if (typeof fd === "number") return fd;
+    const status = ["ENOMEM", "EMFILE", "ENFILE"].includes(fd)
       ? EX.OSERR
-      : ([E.EROFS, E.ENOSPC] as number[]).includes(-fd)
+      : ["EROFS", "ENOSPC"].includes(fd)
         ? EX.CANTCREAT
         : EX.NOINPUT;
-    throw new Failure(status, `cannot open lock file ${this.name}: ${errorText(-fd)}`);
+    throw new Failure(status, `cannot open lock file ${this.name}: ${errorText(fd)}`);
   }
 
   /**
-   * NFS makes fcntl(2) locks of flock(2) ones, and so an exclusive lock of a file that is open for reading fails there:
-   * opens it for both.
-   * @returns the new descriptor, or minus an errno where that does not help
+   * Opens the file for reading and writing. NFS turns flock(2) locks into those of fcntl(2), so an exclusive lock of a file
+   * that is open for reading fails there.
+   * @returns the new descriptor, or the code of the failure where that does not help
    */
-  reopen(fd: number, errno: number): number {
-    if (this.#flags === O.RDWR) return -errno;
-    const allowed = access(this.#path, ACCESS.R | ACCESS.W);
-    if (allowed < 0) return allowed;
+  reopen(fd: number, failure: Code): number | Code {
+    if (this.#flags === O.RDWR) return failure;
+    const denied = access(this.#path, ACCESS.R | ACCESS.W);
+    if (denied !== undefined) return denied;
     close(fd);
     this.#flags = O.RDWR;
     const reopened = this.open();
-    return this.#flags === O.RDWR ? reopened : -E.EISDIR;
+    return this.#flags === O.RDWR ? reopened : "EISDIR";
   }
 }
 
 /**
- * Takes the lock, or gives it up where that is asked for.
- * @returns the descriptor that has it: another one where the file had to be opened anew
+ * Takes the lock, or gives it up with `--unlock`.
+ * @returns the descriptor that has the lock: another one where the file had to be reopened
  */
-export function acquire(fd: number, file: File | undefined, options: Options): number {
+export function acquire(fd: number, file: TargetFile | undefined, options: Options): number {
   const { operation, timeout, conflict, verbose } = options;
-  const none = timeout !== undefined && Math.trunc(timeout * 1e6) === 0; // a timer of 0 would be none
+  const none = timeout !== undefined && Math.trunc(timeout * 1e6) === 0; // setitimer(2) takes 0 for never
   const nonblocking = options.nonblocking || none;
   if (timeout !== undefined && !none && !(timeout > 0 && timeout < 2 ** 63))
-    throw new Failure(EX.OSERR, `cannot set up timer: ${errorText(E.EINVAL)}`);
+    throw new Failure(EX.OSERR, `cannot set up timer: ${errorText("EINVAL")}`);
   const lock = options.fcntl ? ofdLock(options) : waitingFlock;
-  if (!file && !isInherited(fd)) throw new Failure(EX.DATAERR, `${fd}: ${errorText(E.EBADF)}`);
+  if (!file && !isInherited(fd)) throw new Failure(EX.DATAERR, `${fd}: ${errorText("EBADF")}`);
   let lockFd = fd;
   using waits = new DisposableStack();
   let alarm: Alarm | undefined;
   for (;;) {
-    let result = lock(lockFd, operation | LOCK.NB);
-    if (result === -E.EAGAIN && !nonblocking) {
+    let failure = lock(lockFd, operation | LOCK.NB);
+    if (failure === "EAGAIN" && !nonblocking) {
       if (timeout) alarm ??= waits.use(new Alarm(timeout));
-      result = interruptible(() => lock(lockFd, operation), alarm?.mask);
+      failure = interruptible(() => lock(lockFd, operation), alarm?.mask);
     }
-    if (result === 0) return lockFd;
-    if (result === -E.EINTR) {
+    if (failure === undefined) return lockFd;
+    if (failure === "EINTR") {
       if (!alarm?.expired) continue;
       throw new Failure(conflict, verbose ? "timeout while waiting to get lock" : "");
     }
-    if (result === -E.EAGAIN || result === -E.EACCES)
+    if (failure === "EAGAIN" || failure === "EACCES")
       throw new Failure(conflict, verbose ? "failed to get lock" : "");
-    let errno = -result;
-    if ((errno === E.EIO || errno === E.EBADF) && file && operation !== LOCK.SH) {
-      const reopened = file.reopen(lockFd, errno);
-      if (reopened >= 0) {
+    if ((failure === "EIO" || failure === "EBADF") && file && operation !== LOCK.SH) {
+      const reopened = file.reopen(lockFd, failure);
+      if (typeof reopened === "number") {
         lockFd = reopened;
         continue;
       }
-      errno = -reopened;
+      failure = reopened;
     }
-    const status = errno === E.ENOLCK || errno === E.ENOMEM ? EX.OSERR : EX.DATAERR;
-    throw new Failure(status, `${file?.name ?? fd}: ${errorText(errno)}`);
+    const status = failure === "ENOLCK" || failure === "ENOMEM" ? EX.OSERR : EX.DATAERR;
+    throw new Failure(status, `${file?.name ?? fd}: ${errorText(failure)}`);
   }
 }
 
-const F_OFD_SETLK = 37;
-const F_OFD_SETLKW = 38;
-const LOCK_TYPES: Record<number, number> = { [LOCK.SH]: 0, [LOCK.EX]: 1, [LOCK.UN]: 2 };
-
-/** Open file description locks, fcntl(2), in the shape of `flock`. */
-function ofdLock({ start, length }: Options): (fd: number, operation: number) => number {
-  if (process.platform !== "linux") {
-    throw new Failure(
-      EX.UNAVAILABLE,
-      "--fcntl, --start and --length need open file description locks, which only Linux has",
-    );
-  }
-  const { fcntl } = libc({ fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" } });
-  return (fd, operation) => {
-    const request = new BigInt64Array(4); // struct flock: type and whence (SEEK_SET), start, length, pid
-    new Int16Array(request.buffer)[0] = LOCK_TYPES[operation & ~LOCK.NB]!;
-    request[1] = BigInt.asIntN(64, start);
-    request[2] = BigInt.asIntN(64, length);
-    return checked(fcntl(fd, operation & LOCK.NB ? F_OFD_SETLK : F_OFD_SETLKW, address(request)));
-  };
+/** @throws {Failure} where the system has no such locks */
+function ofdLock({ start, length }: Options): typeof waitingFlock {
+  const lock = rangeLock(start, length);
+  if (lock !== undefined) return lock;
+  throw new Failure(
+    EX.UNAVAILABLE,
+    "--fcntl, --start and --length need open file description locks, which only Linux has",
+  );
 }

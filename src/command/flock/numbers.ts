@@ -1,6 +1,6 @@
 /** Numbers as C programs read them from their arguments: strtoimax(3), strtold(3), and util-linux's sizes. */
 
-/** The text is no number. */
+/** The text is not a number. */
 export class NotANumber extends Error {}
 /** The number is too large, or too close to zero. */
 export class OutOfRange extends Error {}

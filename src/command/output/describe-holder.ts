@@ -1,7 +1,8 @@
 /** How a lock and its holder are told to people. */
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
-import { commandLine, visiblePid } from "../../os/processes.ts";
+import { commandLine } from "../../os/processes.ts";
+import { visiblePid } from "./describer.ts";
 import { spoken } from "./print.ts";
 
 /** `'deploy' is held by pid 4711 since 3m 10s: ./deploy.sh`. */

@@ -1,6 +1,6 @@
 /** What commands say: data on stdout, talk on stderr. */
-import { LockFileError } from "../../errors.ts";
-import { E, errorName, errorText, write } from "../../os/libc.ts";
+import { systemError } from "../../os/errors.ts";
+import { write } from "../../os/files.ts";
 
 /** A line for the user. */
 export function complain(message: string): void {
@@ -17,11 +17,9 @@ export function print(line: string): void {
 
 /** Writes to stdout. Whoever reads it may leave: then this ends as a program does that SIGPIPE killed. */
 export function emit(text: string): void {
-  const result = write(1, text);
-  if (result === -E.EPIPE) process.exit(128 + 13);
-  if (result >= 0) return;
-  const why = errorText(-result);
-  throw new LockFileError(`cannot write to stdout: ${why}`, errorName(-result), "write", "stdout");
+  const failure = write(1, text);
+  if (failure === "EPIPE") process.exit(128 + 13);
+  if (failure !== undefined) throw systemError("write", "stdout", failure);
 }
 
 /** JSON on one line that a terminal can be shown too: JSON itself lets C1 control characters and the like pass. */

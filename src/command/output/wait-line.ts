@@ -3,9 +3,9 @@ import { releaseAll } from "../../acquire.ts";
 import { type Duration, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
-import { write } from "../../os/libc.ts";
+import { write } from "../../os/files.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
-import { dieOf, SIG } from "../../os/signals.ts";
+import { dieBySignal, SIG } from "../../os/signals.ts";
 import { byWhom } from "./describe-holder.ts";
 import { type Log, spoken } from "./print.ts";
 
@@ -78,7 +78,7 @@ function eraseBeforeDeath(): () => void {
       const die = () => {
         write(2, ERASE);
         releaseAll();
-        dieOf(ENDING[signal]);
+        dieBySignal(ENDING[signal]);
       };
       process.on(signal, die);
       return () => process.off(signal, die);

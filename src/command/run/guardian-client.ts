@@ -1,8 +1,8 @@
 /** The wrapper's side of its guardian: starts it, and exchanges messages with it. See `with-lease.ts`. */
 import { LockLost, printable, StoreError } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
+import { ourselves } from "../../os/self.ts";
 import { within } from "../../store/lease.ts";
-import { ourselves } from "../cli/exit-status.ts";
 import {
   encodeMessage,
   type FromGuardian,

@@ -6,7 +6,7 @@
  */
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
-import { write } from "../../os/libc.ts";
+import { write } from "../../os/files.ts";
 import { type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";

@@ -1,31 +1,27 @@
-/** The wrapped command with all that descends from it: to end every one of them, and to know that they have ended. */
-import { startTime } from "../../holder.ts";
-import { readDirectory, readText } from "../../os/libc.ts";
-import { PinnedProcess } from "../../os/process-handle.ts";
-import { isStopped } from "../../os/processes.ts";
+/** The processes of the wrapped command: to signal every one of them, and to see that they have ended. */
+import { ProcessHandle } from "../../os/process-handle.ts";
+import { childrenByParent, hasVariables, isStopped, startTime } from "../../os/processes.ts";
 import { SIG } from "../../os/signals.ts";
 
-const linux = process.platform === "linux";
-
-/** Variables that this command has, and nobody else: what descends from it has them too, whoever its parent is now. */
+/** Environment variables unique to this run. Descendants inherit them, so they identify orphaned children too. */
 export type Mark = Record<string, string>;
 
 /** The processes of a command. */
 export class CommandTree {
-  /** When each of them started: a pid may be another's by now. */
+  /** Start times by pid: a pid may have been given to another process since. */
   readonly #known = new Map<number, string>();
   readonly #marks: string[];
 
   /**
-   * @param pid the command; undefined where its wrapper was killed before it could tell: then its mark tells
-   * @param mark what of its environment is its own
+   * @param pid the command; undefined where its wrapper was killed before it reported one: then the mark finds it
+   * @param mark variables of the command's environment
    */
   constructor(pid: number | undefined, mark: Mark) {
-    this.#marks = Object.entries(mark).map(([key, value]) => `\0${key}=${value}\0`);
+    this.#marks = Object.entries(mark).map(([key, value]) => `${key}=${value}`);
     if (pid !== undefined) this.#add(pid);
   }
 
-  /** Those that live. */
+  /** The pids of the processes that live. */
   living(): number[] {
     for (const [pid, started] of this.#known) if (startTime(pid) !== started) this.#known.delete(pid);
     const children = childrenByParent();
@@ -39,14 +35,14 @@ export class CommandTree {
     return [...this.#known.keys()];
   }
 
-  /** Sends a signal to each of them. Returns how many there were. */
+  /** Sends a signal to each of them. Returns their number. */
   signal(signal: number): number {
     const pids = this.living();
     for (const pid of pids) {
-      using pinned = new PinnedProcess(pid);
-      if (startTime(pid) !== this.#known.get(pid)) continue; // it is another's by now
-      pinned.send(signal);
-      if (signal !== SIG.KILL && isStopped(pid)) pinned.send(SIG.CONT); // else it would get the signal much later
+      using handle = new ProcessHandle(pid);
+      if (startTime(pid) !== this.#known.get(pid)) continue; // another process has the pid now
+      handle.send(signal);
+      if (signal !== SIG.KILL && isStopped(pid)) handle.send(SIG.CONT); // a stopped process takes the signal much later
     }
     return pids.length;
   }
@@ -57,36 +53,6 @@ export class CommandTree {
   }
 
   #isMarked(pid: number): boolean {
-    if (!linux || pid === process.pid) return false;
-    const environment = `\0${readText(`/proc/${pid}/environ`) ?? ""}`;
-    return this.#marks.every((mark) => environment.includes(mark));
-  }
-}
-
-function childrenByParent(): Map<number, number[]> {
-  const children = new Map<number, number[]>();
-  for (const [pid, parent] of linux ? procParents() : psParents()) {
-    const siblings = children.get(parent);
-    if (siblings === undefined) children.set(parent, [pid]);
-    else siblings.push(pid);
-  }
-  return children;
-}
-
-function* procParents(): Generator<[pid: number, parent: number]> {
-  const names = readDirectory("/proc");
-  if (typeof names === "number") return;
-  for (const name of names) {
-    const pid = Number(name);
-    const stat = pid > 0 ? readText(`/proc/${pid}/stat`) : undefined;
-    if (stat !== undefined) yield [pid, Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1])];
-  }
-}
-
-function* psParents(): Generator<[pid: number, parent: number]> {
-  const { stdout } = Bun.spawnSync(["/bin/ps", "-axo", "pid=,ppid="]);
-  for (const line of stdout.toString().split("\n")) {
-    const [pid, parent] = line.trim().split(/\s+/).map(Number);
-    if (pid && parent !== undefined) yield [pid, parent];
+    return pid !== process.pid && hasVariables(pid, this.#marks);
   }
 }

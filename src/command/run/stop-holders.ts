@@ -8,11 +8,10 @@
 import { acquire, holderOf, locationOf } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
-import { errorName } from "../../os/libc.ts";
-import { PinnedProcess } from "../../os/process-handle.ts";
+import { holdsLock, processesHolding } from "../../os/lock-table.ts";
+import { ProcessHandle } from "../../os/process-handle.ts";
 import { isStopped, parentOf } from "../../os/processes.ts";
 import { SIG, takePendingSignals } from "../../os/signals.ts";
-import { holdsLock, processesHolding } from "../../store/file/inspect.ts";
 import type { Lease, LockStatus, Request, Store } from "../../store/store.ts";
 import { StopRefused } from "../cli/exit-status.ts";
 import { lookUp } from "../cli/lock-options.ts";
@@ -78,7 +77,7 @@ interface Target {
   pid: number;
 }
 
-type PinnedTarget = Target & { process: PinnedProcess };
+type PinnedTarget = Target & { process: ProcessHandle };
 
 /**
  * Stops the processes that hold the lock now, and waits until they no longer hold it.
@@ -139,10 +138,7 @@ export async function stopHolders(
 }
 
 /** A process that has ended counts as one that may be signalled: there is nothing left to refuse. */
-function maySignal(process: PinnedProcess): boolean {
-  const result = process.send(0);
-  return result >= 0 || errorName(-result) !== "EPERM";
-}
+const maySignal = (process: ProcessHandle): boolean => process.send(0) !== "EPERM";
 
 /** The processes to be stopped, pinned before the last check. */
 async function pinTargets(store: Store, name: string): Promise<PinnedTarget[]> {
@@ -151,7 +147,7 @@ async function pinTargets(store: Store, name: string): Promise<PinnedTarget[]> {
     const pinned: PinnedTarget[] = [];
     try {
       for (const target of targetsOf(await lookUp(store, name)))
-        pinned.push({ ...target, process: new PinnedProcess(target.pid) });
+        pinned.push({ ...target, process: new ProcessHandle(target.pid) });
       const now = targetsOf(await lookUp(store, name)).map(({ pid }) => pid);
       if (now.join() === pinned.map(({ pid }) => pid).join()) return pinned;
     } catch (error) {
@@ -199,14 +195,14 @@ function stillHolds({ state, holder, others = [] }: LockStatus, { pid }: Holder)
 /** Kills the command of a wrapper, if it is the wrapper's child: the record may name any process. */
 function killCommand({ pid, commandPid }: Holder): boolean {
   if (commandPid === undefined) return false;
-  using command = new PinnedProcess(commandPid);
-  return parentOf(commandPid) === pid && command.send(SIG.KILL) === 0;
+  using command = new ProcessHandle(commandPid);
+  return parentOf(commandPid) === pid && command.send(SIG.KILL) === undefined;
 }
 
 /** Kills every process that has the lock's open file: what the holder left behind. */
 function killAllHolding(lockfile: string): void {
   for (const pid of processesHolding(lockfile)) {
-    using holding = new PinnedProcess(pid);
+    using holding = new ProcessHandle(pid);
     if (holdsLock(pid, lockfile)) holding.send(SIG.KILL);
   }
 }

@@ -1,26 +1,17 @@
-/** The wrapper's life while the command runs: signals are forwarded, stops and ends are shared. */
-import { address, libc, readText } from "../../os/libc.ts";
+/** Supervises the command: forwards signals, mirrors stops, returns its end. */
+import { type Change, childChange, type Ending } from "../../os/child-process.ts";
+import { descendsFrom } from "../../os/processes.ts";
 import {
-  dieOf,
+  dieBySignal,
   exit,
   inForeground,
   isSessionLeader,
   nextSignal,
   type ReceivedSignal,
+  raiseDefault,
   SIG,
   send,
-  suffer,
 } from "../../os/signals.ts";
-
-const linux = process.platform === "linux";
-const WNOHANG = 1;
-const WUNTRACED = 2;
-const WCONTINUED = linux ? 8 : 16;
-
-const { waitpid } = libc({ waitpid: { args: ["i32", "ptr", "i32"], returns: "i32" } });
-
-/** How a command ended. */
-export type Ending = { exited: number } | { killed: number };
 
 /** Signals that a terminal sends to its whole foreground process group, the command included: termios(3). */
 const TERMINAL_SIGNALS = new Set<number>([
@@ -33,22 +24,22 @@ const TERMINAL_SIGNALS = new Set<number>([
   SIG.HUP,
 ]);
 
-/** How long a command that was stopped with us gets to be continued with us, before we do it. */
+/** Grace for a shell to continue the command along with us, in milliseconds; then we continue it. */
 const CONTINUE_MS = 20;
 
-/** What the wrapper does while the command runs, signal by signal. Each one that we get reaches the command once. */
+/** Follows one command. Each signal that we get reaches the command once. */
 export class Supervision {
   #resumed = false;
 
-  /** @param seen gets the numbers of the signals that were sent to us */
+  /** @param seen collects the numbers of the signals that were sent to us */
   constructor(
     private readonly pid: number,
     private readonly seen?: Set<number>,
   ) {}
 
   /**
-   * The command's end, if it has come. Asked first, and whatever woke us: a command that ends at once may have done so
-   * before its SIGCHLD counts.
+   * The command's end, if it has come. Call it before every wait: a command that exits at once may have done so before
+   * SIGCHLD was blocked.
    */
   poll(): Ending | undefined {
     for (let change = childChange(this.pid); change !== undefined; change = childChange(this.pid)) {
@@ -58,24 +49,24 @@ export class Supervision {
     return undefined;
   }
 
-  /** We were sent this. */
+  /** Handles a signal that was sent to us. */
   take(received: ReceivedSignal): void {
     if (received.signal === SIG.CHLD) return;
     this.seen?.add(received.signal);
     if (received.signal === SIG.CONT && this.#resumed) this.#resumed = false;
-    else if (!hasIt(this.pid, received)) send(this.pid, received.signal);
+    else if (!hasReached(this.pid, received)) send(this.pid, received.signal);
   }
 
   /**
-   * The command's end, if the change is that. If it was stopped by job control, so are we: the shell watches us, and
-   * will continue us both. Not so by a SIGSTOP out of the terminal's sight: who sent it to the command alone will
-   * continue the command alone, and nobody us.
+   * The command's end, if the change is that. If job control stopped the command, we stop too: the shell watches us, and
+   * continues us both. Not after a SIGSTOP outside the terminal: its sender continues the command alone, and would leave
+   * us stopped.
    */
   #follow(change: Change): Ending | undefined {
     if ("exited" in change || "killed" in change) return change;
     if (!("stopped" in change) || (change.stopped === SIG.STOP && !inForeground())) return undefined;
-    suffer(change.stopped);
-    // We go on again. A shell's `fg` has continued us both; a SIGCONT to us alone is for the command too.
+    raiseDefault(change.stopped);
+    // Continued. A shell's `fg` continues us both; a SIGCONT to us alone is meant for the command too.
     this.#resumed = true;
     for (let waited = 0; waited < CONTINUE_MS; waited++) {
       const next = childChange(this.pid);
@@ -87,7 +78,7 @@ export class Supervision {
   }
 }
 
-/** Waits for the command's end. @param seen as of `Supervision` */
+/** Waits for the command's end. @param seen as in `Supervision` */
 export function supervise(pid: number, seen?: Set<number>): Ending {
   const supervision = new Supervision(pid, seen);
   for (;;) {
@@ -98,43 +89,15 @@ export function supervise(pid: number, seen?: Set<number>): Ending {
   }
 }
 
-/** How a child has changed. */
-type Change = Ending | { stopped: number } | { continued: true };
-
-const waitStatus = new Int32Array(1);
-
-/** The next change of a child, if there is one. */
-function childChange(pid: number): Change | undefined {
-  const result = waitpid(pid, address(waitStatus), WNOHANG | WUNTRACED | WCONTINUED);
-  if (result === 0) return undefined;
-  if (result < 0) throw new Error(`the command (pid ${pid}) has ended, and its exit status is lost`);
-  const status = waitStatus[0]!;
-  if (status === (linux ? 0xffff : 0x137f)) return { continued: true };
-  if ((status & 0xff) === 0x7f) return { stopped: (status >> 8) & 0xff };
-  const signal = status & 0x7f;
-  return signal === 0 ? { exited: (status >> 8) & 0xff } : { killed: signal };
-}
-
-/** Has the command got this signal already, from the one who sent it to us? */
-function hasIt(pid: number, { signal, fromKernel, sender }: ReceivedSignal): boolean {
-  // What we send ourselves is SIGPIPE, when nobody reads any more what we say.
+/** Has this signal reached the command already, from the same sender? */
+function hasReached(pid: number, { signal, fromKernel, sender }: ReceivedSignal): boolean {
+  // We send ourselves SIGPIPE, when the reader of our output is gone. A `kill 0` in a script must not come back to it.
   if (!fromKernel) return sender === process.pid || (sender !== 0 && descendsFrom(sender, pid));
   if (signal === SIG.HUP && isSessionLeader()) return false;
   return TERMINAL_SIGNALS.has(signal);
 }
 
-/** Is this process the command or one that it started? Then a `kill 0` in a script must not come back to it. */
-function descendsFrom(process: number, ancestor: number): boolean {
-  for (let pid = process; pid > 1; ) {
-    if (pid === ancestor) return true;
-    const stat = readText(`/proc/${pid}/stat`);
-    if (stat === undefined) return false;
-    pid = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
-  }
-  return false;
-}
-
 /** Ends this process as the command ended. */
-export function endLike(ending: Ending): never {
-  return "killed" in ending ? dieOf(ending.killed) : exit(ending.exited);
+export function exitLike(ending: Ending): never {
+  return "killed" in ending ? dieBySignal(ending.killed) : exit(ending.exited);
 }

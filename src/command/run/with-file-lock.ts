@@ -2,12 +2,14 @@
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
 import { thisProcess } from "../../holder.ts";
-import { become, start, warmUp } from "../../os/spawn.ts";
-import { type FileLease, FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
+import type { Ending } from "../../os/child-process.ts";
+import { execInto, start } from "../../os/spawn.ts";
+import type { FileLease } from "../../store/file/file-lease.ts";
+import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
 import type { Log } from "../output/print.ts";
 import { cannotStart } from "./cannot-start.ts";
 import type { RunPlan } from "./run-plan.ts";
-import { type Ending, endLike, supervise } from "./supervise.ts";
+import { exitLike, supervise } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
 
 /**
@@ -36,7 +38,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   }
   const hold = Number((log.elapsed - waited).toFixed(3));
   log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
-  endLike(ending);
+  exitLike(ending);
 }
 
 /**
@@ -47,14 +49,14 @@ function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started:
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   const command = { argv, env, lockFd: lease.fd };
   if (exec) {
-    const { errno, lockFd } = become(command);
+    const { failure, lockFd } = execInto(command);
     lease.moveTo(lockFd);
-    throw cannotStart(argv[0]!, errno);
+    throw cannotStart(argv[0]!, failure);
   }
-  const { pid, lockFd } = start(command);
+  const { pid, failure, lockFd } = start(command);
   started();
   lease.moveTo(lockFd);
-  if (pid < 0) throw cannotStart(argv[0]!, -pid);
+  if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
   return supervise(pid);
 }
@@ -65,7 +67,6 @@ function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started:
  */
 async function prepareStart(): Promise<() => void> {
   const { keepThreads } = await import("../../os/flock-thread.ts");
-  warmUp();
   thisProcess();
   return keepThreads();
 }

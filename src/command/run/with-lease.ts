@@ -23,10 +23,12 @@
  */
 import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
+import type { Ending } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
+import { inheritedDescriptors } from "../../os/descriptors.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, SIG } from "../../os/signals.ts";
-import { inheritedDescriptors, start } from "../../os/spawn.ts";
+import { start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { CommandError, EXIT } from "../cli/exit-status.ts";
@@ -37,7 +39,7 @@ import { endTree } from "./end-tree.ts";
 import { GuardianClient } from "./guardian-client.ts";
 import { CommandTree, type Mark } from "./process-tree.ts";
 import type { RemoteStore, RunPlan } from "./run-plan.ts";
-import { type Ending, endLike } from "./supervise.ts";
+import { exitLike } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
 
 /** How often the guardian's deadline is checked, in milliseconds. */
@@ -75,7 +77,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
     return exit(EXIT.SOFTWARE);
   }
   log.tell("released", details, () => `released '${printable(name)}' after ${details.hold.toFixed(3)} s`);
-  return endLike(ending);
+  return exitLike(ending);
 }
 
 /** The main lock and the second hold. */
@@ -135,8 +137,8 @@ async function runCommand({ argv }: RunPlan, holds: Holds, inherited: readonly n
   const { main, guardian, mark } = holds;
   const watcher = await ChildThread.start();
   guardian.tell({ starting: true });
-  const { pid } = start({ argv, env: mark, lockFd: -1, inherited });
-  if (pid < 0) return { ending: cannotStart(argv[0]!, -pid) };
+  const { pid, failure } = start({ argv, env: mark, lockFd: -1, inherited });
+  if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
   main.recordCommand(pid);
   return untilOver(pid, new CommandTree(pid, mark), holds, watcher);

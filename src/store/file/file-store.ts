@@ -1,43 +1,71 @@
-/** The embedded default: one file per lock, locked by the kernel. */
-import {
-  encodeRecord,
-  type Holder,
-  type HolderRecord,
-  holderByRecord,
-  type Mode,
-  newRecord,
-  parseLockFile,
-  type WrittenRecord,
-} from "../../holder.ts";
-import { defaultDirectory, fileName, nameFits } from "../../name.ts";
-import * as kernel from "../../os/libc.ts";
-import type { Lease, LockStatus, Request, Store } from "../store.ts";
+/**
+ * The embedded default: one file per lock, locked by the kernel.
+ *
+ * States of one process and its lock file, one system call a transition. `test/torture/model.ts` explores the same chart,
+ * with a crash possible before and after each step.
+ *
+ *   open ── absent ──> create ── EEXIST ──> open
+ *     └─ present ─┐      └─ made ─┐
+ *                 └────> lock <───┘
+ *   lock ── EAGAIN ──> refused (try), or blocked in flock(2) until it is ours (wait)
+ *     └─ ours ──> check ── another inode at the path, or none ──> open
+ *                   ├─ same inode, another user's left-over ──> discard ──> open
+ *                   └─ same inode ──> held: write the record
+ *   held ── shared ──> convert to LOCK_EX ── EAGAIN: other readers hold it ──> unlock
+ *     │                  └─ ours: the last reader ─┐
+ *     ├─ exclusive ────────────────────────────────┴──> look ── not our inode ──> unlock
+ *     │                                                   └─ our inode ──> unlink ──> unlock
+ *     └─ keep ──> empty ──> unlock                                        unlock ──> close
+ *   held ── wrapper killed ──> orphan: the command has the open file, and the lock ends with it
+ *
+ * 1. open before create, create with O_EXCL: two creators cannot end up with two inodes, and O_CREAT on another user's
+ *    file is refused in a sticky directory (`fs.protected_regular`).
+ * 2. check after lock: the holder before us may have deleted the file between our open and our lock. Then our lock is of a
+ *    file that no newcomer finds, and proves nothing. Only ENOENT means that the file is gone.
+ * 3. only a holder writes, and only into a file of its own user. `discard` needs an exclusive lock: a reader is not alone.
+ * 4. look and unlink before unlock: after the unlock the path may be another holder's. Only a sole holder may unlink.
+ *    Implementations that never unlink leave a file for every name ever used; the check makes unlinking safe.
+ * 5. unlock before close: the command, and what it left behind, share this open file, so close(2) alone keeps the lock.
+ * 6. a waiter whose file was deleted keeps it locked until it has the next one, so that the waiters behind it keep their
+ *    order. It holds older files and waits for a newer one, never the other way round: no circle.
+ * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
+ *    a refusal by a momentary hold is retried.
+ *
+ * Not promised: that flock(2) serves waiters in order (Linux does); that a lock is kept if another program deletes a held
+ * file; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
+ * released its locks by the time that kill(2) returns.
+ */
+import { type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
+import { defaultDirectory } from "../../name.ts";
+import * as files from "../../os/files.ts";
+import { flock, LOCK } from "../../os/flock.ts";
+import type { Code } from "../../os/libc.ts";
+import type { LockStatus, Request, Store } from "../store.ts";
+import { FileLease } from "./file-lease.ts";
 import { listDirectory, statusOf } from "./inspect.ts";
 import {
+  ATTEMPTS_MAX,
   isStillAt,
+  type LockFile,
   lockError,
+  lockFileOf,
   type OpenFile,
-  OTHER_FILES_MAX,
-  ofChangingFile,
   openError,
-  openExisting,
   openFile,
-  openPresent,
+  openIfPresent,
+  openNamedFile,
+  readRecord,
   statusOfOpen,
+  unstableFileError,
 } from "./lock-file.ts";
-
-const { E, LOCK } = kernel;
-
-/** A record is a few hundred bytes and a label; of a longer file no more is read. */
-const RECORD_MAX = 65536;
 
 /** A longer name is not recorded. */
 const NAME_RECORDED_MAX = 4096;
 
-/** So often is looked again where a lock may be held for a moment only: in all, 31 ms and a second. See `looksFor`. */
-const LOOKS = 5;
-const LOOKS_AMONG_READERS = 65;
-/** The pause before each look is twice the last one, but not longer than this, in milliseconds. */
+/** Retries before a momentary hold is believed to be real: 31 ms in all, among readers one second. */
+const RETRIES = 5;
+const RETRIES_AMONG_READERS = 65;
+/** The pause before each retry is twice the last one, up to this many milliseconds. */
 const PAUSE_MAX = 16;
 
 export interface FileStoreOptions {
@@ -49,228 +77,149 @@ export interface FileStoreOptions {
   file?: string | undefined;
 }
 
-/** What becomes of a lock file when its holder leaves. */
-interface Leaving {
-  mode: Mode;
-  /** Left in place, emptied. */
-  keep: boolean;
-  /** It is not a lock file of ours: never written, never deleted. */
-  named: boolean;
-}
-
-/** A lock held through an open file. */
-export class FileLease implements Lease {
-  #released = false;
-
-  constructor(
-    readonly location: string,
-    /** The descriptor that holds the lock, until it is released. */
-    public fd: number,
-    private readonly identity: kernel.FileStatus,
-    private readonly leaving: Leaving,
-    /** What the file says of us; undefined where it is not ours to write. */
-    private readonly record: HolderRecord | undefined,
-  ) {
-    if (this.#write() < 0) this.#empty(); // of a record cut short, or that of somebody before us, nothing stays
-  }
-
-  /** Adds the wrapped command's pid to the record. */
-  recordCommand(pid: number): void {
-    if (this.record === undefined) return;
-    this.record.command = pid;
-    this.#write();
-  }
-
-  /**
-   * Gives the lock back: while still holding, removes the path if it is still our file; then unlocks; then
-   * closes. Unlocking is said aloud (close would do for us alone) because a command that we started, and
-   * whatever it left behind, has the same open file. Nothing that goes wrong with the file keeps the lock.
-   */
-  releaseSync(): void {
-    if (this.#released) return;
-    this.#released = true;
-    try {
-      if (!this.leaving.named) this.#leaveFile();
-    } finally {
-      kernel.flock(this.fd, LOCK.UN);
-      kernel.close(this.fd);
-    }
-  }
-
-  async release(): Promise<void> {
-    this.releaseSync();
-  }
-
-  #leaveFile(): void {
-    // The last of many readers removes the file: only it gets the lock for itself. To ask converts our lock,
-    // which flock(2) does by giving it up first; that is no loss, as we are leaving.
-    if (this.leaving.mode === "shared" && kernel.flock(this.fd, LOCK.EX | LOCK.NB) < 0) return;
-    const now = kernel.lstat(this.location);
-    if (typeof now === "number" || !kernel.sameFile(now, this.identity)) return;
-    // A file that we may not delete stays, and is as good for the next holder: but it must not name us.
-    if (this.leaving.keep || kernel.unlink(this.location) < 0) this.#empty();
-  }
-
-  /**
-   * Writes the record. A full disk, or a disk that fails, costs us the record, not the lock. What was there is cut
-   * off afterwards, so that no reader finds an empty file, and because ext4 puts a file that was emptied and written
-   * on the disk as soon as it is closed; among readers of a shared lock not at all, as it may by
-   * now be another's longer record (a reader looks at the first two lines only).
-   */
-  #write(): number {
-    if (this.record === undefined) return 0;
-    const bytes = encodeRecord(this.record);
-    const written = kernel.pwrite(this.fd, bytes);
-    return written < 0 || this.leaving.mode === "shared" ? written : kernel.ftruncate(this.fd, bytes.length);
-  }
-
-  #empty(): void {
-    if (this.record !== undefined) kernel.ftruncate(this.fd, 0);
-  }
-}
-
 /** Locks that live in files of one directory of this machine. */
 export class FileStore implements Store {
-  readonly #options: FileStoreOptions;
   readonly dir: string;
+  readonly #keep: boolean;
+  /** The file that the user named. */
+  readonly #named: LockFile | undefined;
+  #last: { name: string; file: LockFile } | undefined;
 
-  constructor(options: FileStoreOptions = {}) {
-    const { dir, file } = options;
-    this.#options = { ...options, file: file && absolute(file) };
+  constructor({ dir, file, keep = false }: FileStoreOptions = {}) {
+    this.#keep = keep;
+    this.#named = file ? { path: absolute(file), fitsName: true, givenByUser: true } : undefined;
     this.dir = absolute(dir ?? defaultDirectory());
   }
 
+  #fileOf(name: string): LockFile {
+    if (this.#named !== undefined) return this.#named;
+    if (this.#last?.name !== name) this.#last = { name, file: lockFileOf(name, this.dir) };
+    return this.#last.file;
+  }
+
   location(name: string): string {
-    if (this.#options.file !== undefined) return this.#options.file;
-    return `${this.dir.replace(/\/+$/, "")}/${fileName(name)}`;
+    return this.#fileOf(name).path;
   }
 
   async tryAcquire(request: Request): Promise<FileLease | undefined> {
-    for (let looks = 0; ; looks++) {
+    for (let retries = 0; ; retries++) {
       const found = this.#tryOnce(request);
       if (found instanceof FileLease) return found;
-      if (looks >= found) return undefined;
-      await Bun.sleep(pauseBefore(looks));
+      if (retries >= found) return undefined;
+      await Bun.sleep(pauseBefore(retries));
     }
   }
 
   /**
    * Takes the lock if it is free; undefined when it is held.
-   * @throws {LockFileError} when the file cannot be made, opened or locked, or is none of ours
+   * @throws {LockFileError} when the file cannot be made, opened or locked, or is not a lock file
    */
   tryAcquireSync(request: Request): FileLease | undefined {
-    for (let looks = 0; ; looks++) {
+    for (let retries = 0; ; retries++) {
       const found = this.#tryOnce(request);
       if (found instanceof FileLease) return found;
-      if (looks >= found) return undefined;
-      Bun.sleepSync(pauseBefore(looks));
+      if (retries >= found) return undefined;
+      Bun.sleepSync(pauseBefore(retries));
     }
   }
 
-  /** @returns what was taken; where the lock is held, how often to look again before that is believed */
+  /** @returns the lease; where the lock is held, the number of retries before that is believed */
   #tryOnce(request: Request): FileLease | number {
-    const path = this.location(request.name);
-    const named = this.#options.file !== undefined;
-    for (let others = 0; others <= OTHER_FILES_MAX; others++) {
-      const file = openFile(path, named);
+    const file = this.#fileOf(request.name);
+    for (let attempts = 0; attempts <= ATTEMPTS_MAX; attempts++) {
+      const open = openFile(file);
       let lease: FileLease | undefined;
       try {
-        const locked = kernel.flock(file.fd, operation(request.mode) | LOCK.NB);
-        if (locked === -E.EAGAIN) return looksFor(named ? {} : readHolder(file.fd), request.mode);
-        lease = this.#accept(file, locked, path, request);
+        const failure = flock(open.fd, operation(request.mode) | LOCK.NB);
+        if (failure === "EAGAIN")
+          return retriesBeforeRefusal(file.givenByUser ? {} : readHolder(open.fd), request.mode);
+        lease = this.#accept(file, open, failure, request);
         if (lease !== undefined) return lease;
       } finally {
-        if (lease === undefined) kernel.close(file.fd);
+        if (lease === undefined) files.close(open.fd);
       }
     }
-    throw ofChangingFile(path);
+    throw unstableFileError(file.path);
   }
 
-  /**
-   * Waits in the kernel's queue.
-   *
-   * The holder deletes the file as it leaves, so the first in the queue gets the lock of a file that is no
-   * more, and must go on to the file that is there now. It keeps the old one locked until it has the new one:
-   * so the others stay behind it, in their order, instead of all running to the new file at once. A process
-   * holds older files and waits for a newer one, never the other way round, so nobody waits in a circle.
-   */
+  /** Waits in the kernel's queue. Deleted files that it gets on its way stay locked until it has the lock: rule 6. */
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<FileLease> {
-    const path = this.location(request.name);
+    const file = this.#fileOf(request.name);
     const how = operation(request.mode);
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
-    const open: number[] = []; // the newest file last
+    const fds: number[] = []; // the newest file last
     try {
-      for (let others = 0; ; others++) {
-        if (others > OTHER_FILES_MAX) throw ofChangingFile(path);
+      for (let attempts = 0; ; attempts++) {
+        if (attempts > ATTEMPTS_MAX) throw unstableFileError(file.path);
         signal?.throwIfAborted();
-        const file = openFile(path, this.#options.file !== undefined);
-        open.push(file.fd);
-        let locked = kernel.flock(file.fd, how | LOCK.NB);
-        while (locked === -E.EAGAIN || locked === -E.EINTR) {
+        const open = openFile(file);
+        fds.push(open.fd);
+        let failure = flock(open.fd, how | LOCK.NB);
+        while (failure === "EAGAIN" || failure === "EINTR") {
           signal?.throwIfAborted();
-          locked = await waiter.flock(file.fd, how, signal);
+          failure = await waiter.flock(open.fd, how, signal);
         }
-        const lease = this.#accept(file, locked, path, request);
+        const lease = this.#accept(file, open, failure, request);
         if (lease === undefined) continue;
-        open.pop();
+        fds.pop();
         if (!signal?.aborted) return lease;
         lease.releaseSync(); // with its file, which we may have made
       }
     } finally {
-      for (const fd of open) kernel.close(fd);
+      for (const fd of fds) files.close(fd);
     }
   }
 
   /**
-   * Waits in the kernel's queue until nobody holds the lock, shared or not, and lets go in the same moment: the
-   * kernel has no way to wait without getting it. Who tries to take it just then looks again, see `tryAcquireSync`;
-   * who waits in the queue is next. No file is made, and none is needed: where there is none, nobody holds the lock.
+   * Waits in the kernel's queue until the lock is free, shared or not. flock(2) cannot wait without acquiring, so we acquire
+   * and release at once. A `tryAcquire` that fails in that moment retries; the next in the queue is next. Makes no file:
+   * where there is none, the lock is free.
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
-    const path = this.location(name);
-    const named = this.#options.file !== undefined;
+    const file = this.#fileOf(name);
+    const { path, givenByUser } = file;
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
-    for (let others = 0; ; ) {
+    for (let attempts = 0; ; ) {
       signal?.throwIfAborted();
-      const { fd } = named ? openExisting(path) : openPresent(path);
-      if (fd === -E.ENOENT) return;
-      if (fd < 0) throw openError(path, -fd, named);
+      const { fd } = givenByUser ? openNamedFile(path) : openIfPresent(path);
+      if (fd === "ENOENT") return;
+      if (typeof fd === "string") throw openError(file, fd);
       try {
-        const locked = await waiter.flock(fd, LOCK.EX, signal);
-        if (locked === -E.EINTR) continue;
-        if (locked < 0) throw lockError(path, -locked);
-        if (named || isStillAt(path, statusOfOpen(fd, path)) !== "another") return;
-        // Somebody has the lock of the file that is there now.
-        if (++others > OTHER_FILES_MAX) throw ofChangingFile(path);
+        const failure = await waiter.flock(fd, LOCK.EX, signal);
+        if (failure === "EINTR") continue;
+        if (failure !== undefined) throw lockError(path, failure);
+        if (givenByUser || isStillAt(path, statusOfOpen(fd, path)) !== "another") return;
+        // A newcomer may hold the lock of the file that is there now.
+        if (++attempts > ATTEMPTS_MAX) throw unstableFileError(path);
       } finally {
-        kernel.close(fd);
+        files.close(fd);
       }
     }
   }
 
   /**
-   * Who holds a lock that was not to be had, as far as can be told: the process that its record names, if it lives;
-   * else, which takes longer, whom the kernel names.
+   * The holder of a lock that was refused, as far as can be told: the process that the record names, if it lives; otherwise,
+   * which takes longer, the one that the kernel names.
    */
   holderSync(name: string): Holder | undefined {
-    const named = this.#options.file !== undefined;
-    const { fd } = named ? { fd: -1 } : openPresent(this.location(name));
-    if (fd >= 0) {
+    const file = this.#fileOf(name);
+    const { fd } = file.givenByUser ? { fd: undefined } : openIfPresent(file.path);
+    if (typeof fd === "number") {
       const holder = readHolder(fd);
-      kernel.close(fd);
+      files.close(fd);
       if (holder.alive) return holder;
     }
     try {
-      return statusOf(this.location(name), name, named).holder;
+      return statusOf(file, name).holder;
     } catch {
       return undefined; // a refusal stays one where the file cannot be looked at
     }
   }
 
   async status(name: string): Promise<LockStatus> {
-    return statusOf(this.location(name), name, this.#options.file !== undefined);
+    return statusOf(this.#fileOf(name), name);
   }
 
   async list(): Promise<LockStatus[]> {
@@ -279,24 +228,24 @@ export class FileStore implements Store {
 
   async close(): Promise<void> {}
 
-  /**
-   * The lock on this open file was asked for with this result: are we the holder? Only if the file is still
-   * the one at the path; if not, it was deleted between our open and our lock, and somebody else may hold
-   * the lock of the file that is there now. Only a holder writes.
-   */
-  #accept(file: OpenFile, result: number, path: string, request: Request): FileLease | undefined {
-    if (result < 0) throw lockError(path, -result);
-    const { mode } = request;
-    const leaving = { mode, keep: this.#options.keep ?? false, named: this.#options.file !== undefined };
-    if (leaving.named) return new FileLease(path, file.fd, file.status, leaving, undefined);
-    if (isStillAt(path, file.status) !== "same") return undefined;
-    // Left behind by a process of another user, whose file we do not write into. Where we may, we delete it and start
-    // again with a file of our own: not with a shared lock, as only he who is alone may delete.
-    if (!file.ours && mode === "exclusive" && !leaving.keep && kernel.unlink(path) === 0) return undefined;
-    const record = file.ours ? newRecord(request) : undefined;
-    if (record && !nameFits(request.name) && request.name.length <= NAME_RECORDED_MAX)
-      record.name = request.name;
-    return new FileLease(path, file.fd, file.status, leaving, record);
+  /** Turns a lock on an open file into a lease, if that proves anything (rule 2); undefined where we must start again. */
+  #accept(
+    file: LockFile,
+    open: OpenFile,
+    failure: Code | undefined,
+    request: Request,
+  ): FileLease | undefined {
+    const { path, fitsName, givenByUser } = file;
+    if (failure !== undefined) throw lockError(path, failure);
+    const leaving = { mode: request.mode, keep: this.#keep };
+    if (givenByUser) return new FileLease(file, open, leaving, undefined);
+    if (isStillAt(path, open.status) !== "same") return undefined;
+    // Another user's left-over, which we do not write into. Where we may, we delete it and make a file of our own.
+    const discards = !open.writable && request.mode === "exclusive" && !this.#keep;
+    if (discards && files.unlink(path) === undefined) return undefined;
+    const record = open.writable ? newRecord(request) : undefined;
+    if (record && !fitsName && request.name.length <= NAME_RECORDED_MAX) record.name = request.name;
+    return new FileLease(file, open, leaving, record);
   }
 }
 
@@ -307,24 +256,17 @@ function absolute(path: string): string {
 }
 
 /**
- * How often to look again before a lock is believed to be held. `status` looks at a lock by taking it for a moment where
- * the OS has no better answer; a process that is being killed needs a moment to be gone; one that has just got the lock
- * has not written its record. A reader that leaves takes the lock for itself to see whether it is the last one, and
- * where readers come and go another one does so at the next look.
+ * The number of retries before a lock is believed to be held. A momentary hold is `status` probing it, a killed process that
+ * is not gone yet, or a holder that has not written its record yet. A departing reader probes with LOCK_EX to learn whether
+ * it was the last; with many readers, each retry may meet another probe.
  */
-function looksFor(holder: Holder, wanted: Mode): number {
-  if (wanted === "shared" && holder.mode === "shared") return LOOKS_AMONG_READERS;
-  return holder.pid === undefined || holder.alive === false ? LOOKS : 0;
+function retriesBeforeRefusal(holder: Holder, wanted: Mode): number {
+  if (wanted === "shared" && holder.mode === "shared") return RETRIES_AMONG_READERS;
+  return holder.pid === undefined || holder.alive === false ? RETRIES : 0;
 }
 
-const pauseBefore = (looks: number): number => Math.min(2 ** looks, PAUSE_MAX);
+const pauseBefore = (retries: number): number => Math.min(2 ** retries, PAUSE_MAX);
 
 const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
-
-/** What stands in an open lock file, as far as it can be read. */
-export function readRecord(fd: number): WrittenRecord {
-  const bytes = kernel.pread(fd, RECORD_MAX);
-  return typeof bytes === "number" ? { record: {} } : parseLockFile(new TextDecoder().decode(bytes));
-}
 
 const readHolder = (fd: number): Holder => holderByRecord(readRecord(fd));

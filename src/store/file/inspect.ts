@@ -1,52 +1,18 @@
-/** What can be seen of a lock file from outside, by the kernel's own truth. */
-import { LockFileError, printable } from "../../errors.ts";
-import { type Holder, holderByRecord, type Mode, startTime, type WrittenRecord } from "../../holder.ts";
-import { fileName, lockOfQueueHead, nameFits, nameOfFile, slotOf } from "../../name.ts";
-import * as kernel from "../../os/libc.ts";
+/** Inspects a lock file without taking it: the kernel's tables, and as a last resort a momentary lock. */
+import type { Holder, Mode } from "../../errors.ts";
+import { holderByRecord, type WrittenRecord } from "../../holder.ts";
+import { fileName, isWholeName, lockOfQueueHead, nameOfFile, slotOf } from "../../name.ts";
+import { systemError } from "../../os/errors.ts";
+import * as files from "../../os/files.ts";
+import { O } from "../../os/files.ts";
+import { flock, LOCK } from "../../os/flock.ts";
+import { fileKey, type KernelLock, kernelLocks, lockedInodes } from "../../os/lock-table.ts";
+import { innermostPid, parentOf, processIds, startTime } from "../../os/processes.ts";
 import type { LockStatus } from "../store.ts";
-import { readRecord } from "./file-store.ts";
+import { type LockFile, readRecord } from "./lock-file.ts";
 
-const { O, E, LOCK } = kernel;
-
-/** The flock(2) locks of one file, as /proc/locks has them. */
-interface KernelLock {
-  mode: Mode;
-  /** Pids of those who took it, as this pid namespace numbers them. They may be gone while a child has the lock. */
-  pids: number[];
-  waiters: number;
-}
-
-// Who waits behind one who waits is set in more.
-const LINE = /^\d+: +(-> )?FLOCK +\S+ +(READ|WRITE) +(-?\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) /;
-
-/**
- * The flock(2) locks that /proc/locks shows, by file: empty where there is none. Absence proves nothing: it
- * leaves out holders in pid namespaces that we cannot see, and on btrfs the device number is another one.
- */
-function kernelLocks(): Map<string, KernelLock> {
-  const locks = new Map<string, KernelLock>();
-  for (const line of (kernel.readText("/proc/locks") ?? "").split("\n")) {
-    const match = LINE.exec(line);
-    if (match === null) continue;
-    const [, waits, access, pid, major, minor, inode] = match;
-    const file = `${Number.parseInt(major!, 16)}:${Number.parseInt(minor!, 16)}:${inode}`;
-    const lock = locks.get(file);
-    // Those who wait are listed below the holder whom they wait for.
-    if (waits) {
-      if (lock) lock.waiters++;
-    } else if (lock) {
-      lock.pids.push(Number(pid));
-    } else {
-      locks.set(file, { mode: access === "READ" ? "shared" : "exclusive", pids: [Number(pid)], waiters: 0 });
-    }
-  }
-  return locks;
-}
-
-const fileKey = ({ dev, ino }: kernel.FileStatus) => `${dev & 0xffff_ffffn}:${dev >> 32n}:${ino}`;
-
-/** One look at the system. What many locks have in common is asked once. */
-class Look {
+/** The system at one moment. What many locks have in common is asked once. */
+class Snapshot {
   readonly locks = kernelLocks();
   readonly #started = new Map<number, string | undefined>();
   readonly #locked = new Map<number, Set<string> | undefined>();
@@ -56,73 +22,46 @@ class Look {
     return this.#started.get(pid);
   }
 
-  /**
-   * Has this process an open file that holds a lock of flock(2) on this inode? The kernel says so of each
-   * descriptor, proc_pid_fdinfo(5). Undefined where it does not say it to us.
-   */
+  /** Has this process an open file that holds a lock on this inode? Undefined where the kernel does not tell us. */
   holds(pid: number, inode: bigint): boolean | undefined {
     if (!this.#locked.has(pid)) this.#locked.set(pid, lockedInodes(pid));
     return this.#locked.get(pid)?.has(String(inode));
   }
 }
 
-function lockedInodes(pid: number): Set<string> | undefined {
-  if (process.platform !== "linux") return undefined;
-  const dir = `/proc/${pid}/fdinfo`;
-  const fds = kernel.readDirectory(dir);
-  if (typeof fds === "number") return fds === -E.ENOENT ? new Set() : undefined;
-  const inodes = new Set<string>();
-  for (const fd of fds) {
-    const info = kernel.readText(`${dir}/${fd}`) ?? "";
-    for (const [, inode] of info.matchAll(/^lock:.* FLOCK .*:(\d+) /gm)) inodes.add(inode!);
-  }
-  return inodes;
-}
-
-/** Has this process an open file that holds the lock on the file at this path? Linux only. */
-export function holdsLock(pid: number, path: string): boolean {
-  const file = kernel.lstat(path);
-  return typeof file !== "number" && (lockedInodes(pid)?.has(String(file.ino)) ?? false);
-}
-
-/** Every process but this one of which that is true: the one that took the lock, and those that inherited it. */
-export function processesHolding(path: string): number[] {
-  const names = kernel.readDirectory("/proc");
-  if (typeof names === "number") return [];
-  const pids = names.filter((name) => /^\d+$/.test(name)).map(Number);
-  return pids.filter((pid) => pid !== process.pid && holdsLock(pid, path));
-}
-
 /**
- * What is known of the lock that lives in this file.
- * @param named the user named the file: it may be a link
+ * The status of the lock that lives in this file.
  * @throws {LockFileError} where the file cannot even be looked at
  */
-export function statusOf(path: string, name: string, named = false, look = new Look()): LockStatus {
+export function statusOf(
+  { path, fitsName, givenByUser }: LockFile,
+  name: string,
+  snapshot = new Snapshot(),
+): LockStatus {
   const free: LockStatus = { name, state: "free", lockfile: path };
-  let file = kernel.lstat(path);
-  if (file === -E.ENOENT) return free;
-  if (typeof file === "number") throw cannot("look at", path, -file, "lstat");
-  const flags = O.RDONLY | O.CLOEXEC | O.NONBLOCK | (named ? 0 : O.NOFOLLOW);
-  const fd = named || file.regular || file.directory ? kernel.open(path, flags) : -E.EACCES;
-  if (fd === -E.ENOENT) return free;
+  let file = files.lstat(path);
+  if (file === "ENOENT") return free;
+  if (typeof file === "string") throw systemError("lstat", path, file);
+  const flags = O.RDONLY | O.NONBLOCK | (givenByUser ? 0 : O.NOFOLLOW);
+  const opened = givenByUser || file.regular || file.directory ? files.open(path, flags) : "EACCES";
+  if (opened === "ENOENT") return free;
+  const fd = typeof opened === "number" ? opened : undefined;
   try {
-    if (fd >= 0) file = kernel.fstat(fd);
-    if (typeof file === "number") throw cannot("look at", path, -file, "fstat");
-    const lock = look.locks.get(fileKey(file));
+    if (fd !== undefined) file = files.fstat(fd);
+    if (typeof file === "string") throw systemError("fstat", path, file);
+    const lock = snapshot.locks.get(fileKey(file));
     const seen: Seen = lock
       ? { state: "held", mode: lock.mode }
-      : fd < 0
+      : fd === undefined
         ? { state: "unknown" }
-        : askByTaking(fd);
+        : probeByTaking(fd);
     const { state, mode } = seen;
-    const cut = !named && !nameFits(name);
-    if (mode === undefined && !cut) return { ...free, state };
-    const written: WrittenRecord = fd < 0 || !file.regular || named ? { record: {} } : readRecord(fd);
-    const [holder, ...others] = holders(written, mode ?? "exclusive", lock, file.ino, look);
+    if (mode === undefined && fitsName) return { ...free, state };
+    const written = fd === undefined || !file.regular || givenByUser ? { record: {} } : readRecord(fd);
+    const [holder, ...others] = holders(written, mode ?? "exclusive", lock, file.ino, snapshot);
     const whole = written.record.name;
     return {
-      // The record may say anything. The hash in the file's name proves it.
+      // A record may be forged. The hash in the file's name proves it.
       name: whole !== undefined && path.endsWith(`/${fileName(whole)}`) ? whole : name,
       state,
       lockfile: path,
@@ -130,7 +69,7 @@ export function statusOf(path: string, name: string, named = false, look = new L
       ...(others.length > 0 && { others }),
     };
   } finally {
-    if (fd >= 0) kernel.close(fd);
+    if (fd !== undefined) files.close(fd);
   }
 }
 
@@ -141,44 +80,45 @@ interface Seen {
 }
 
 /**
- * How the lock is held, found out by taking it for a moment: the only way without /proc/locks. Whoever wants
- * the lock in that moment looks again (`FileStore.tryAcquireSync`).
+ * Finds out how the lock is held by taking it for a moment: the only way without /proc/locks. A process that wants the lock
+ * in that moment tries again (`retriesBeforeRefusal`).
  */
-function askByTaking(fd: number): Seen {
-  const shared = kernel.flock(fd, LOCK.SH | LOCK.NB);
-  if (shared < 0) return shared === -E.EAGAIN ? { state: "held", mode: "exclusive" } : { state: "unknown" };
-  const alone = kernel.flock(fd, LOCK.EX | LOCK.NB);
-  kernel.flock(fd, LOCK.UN);
-  if (alone < 0) return alone === -E.EAGAIN ? { state: "held", mode: "shared" } : { state: "unknown" };
-  return { state: "free" };
+function probeByTaking(fd: number): Seen {
+  const shared = flock(fd, LOCK.SH | LOCK.NB);
+  if (shared === "EAGAIN") return { state: "held", mode: "exclusive" };
+  if (shared !== undefined) return { state: "unknown" };
+  const alone = flock(fd, LOCK.EX | LOCK.NB);
+  flock(fd, LOCK.UN);
+  if (alone === "EAGAIN") return { state: "held", mode: "shared" };
+  return { state: alone === undefined ? "free" : "unknown" };
 }
 
-/** Who holds the lock. `alive` says whether the process of that pid is the one that took it, not what the record says. */
+/** The lock's holders. `alive` tells whether the process of that pid took it, not what the record says. */
 function holders(
   written: WrittenRecord,
   mode: Mode,
   lock: KernelLock | undefined,
   inode: bigint,
-  look: Look,
+  snapshot: Snapshot,
 ): Holder[] {
   const { pid: recorded, record } = written;
-  const byRecord: Holder = { ...holderByRecord(written, (pid) => look.startTime(pid)), mode };
-  // A wrapper that was killed leaves a command that has the lock. Any other pid in its place is not to be believed.
+  const byRecord: Holder = { ...holderByRecord(written, (pid) => snapshot.startTime(pid)), mode };
+  // A killed wrapper leaves its command holding the lock; trust the recorded command pid only if the kernel confirms it.
   const { alive, commandPid } = byRecord;
-  if (alive === false && commandPid !== undefined && !look.holds(commandPid, inode))
+  if (alive === false && commandPid !== undefined && !snapshot.holds(commandPid, inode))
     byRecord.commandPid = undefined;
   if (lock === undefined) {
-    // The kernel does not name the holder: it sits in another pid namespace, or it is gone and a child has the lock.
-    // Whose record has a process here that does not hold this lock lies.
-    if (byRecord.alive && look.holds(recorded!, inode) === false) return [{ mode }];
+    // The kernel does not name the holder: it is in another pid namespace, or it is gone and a child has the lock.
+    // If the recorded process exists here but does not hold this lock, the record is stale or forged.
+    if (byRecord.alive && snapshot.holds(recorded!, inode) === false) return [{ mode }];
     return [byRecord];
   }
   return lock.pids
     .map((pid): Holder => {
       if (pid === recorded && byRecord.alive === true) return byRecord;
-      const same = recorded !== undefined && sameProcess(pid, written, look);
+      const same = recorded !== undefined && isSameProcess(pid, written, snapshot);
       if (same) return { ...byRecord, pid, alive: true, commandPid: childNamed(pid, record.command) };
-      const holds = look.holds(pid, inode);
+      const holds = snapshot.holds(pid, inode);
       // The wrapper was killed and its command lives on.
       if (pid === recorded && byRecord.alive === false && holds !== true) return byRecord;
       return { pid, alive: holds, mode };
@@ -187,69 +127,44 @@ function holders(
 }
 
 /** Is this process, in a pid namespace below ours, the one that wrote the record there? */
-function sameProcess(pid: number, { pid: recorded, record }: WrittenRecord, look: Look): boolean {
+function isSameProcess(pid: number, { pid: recorded, record }: WrittenRecord, snapshot: Snapshot): boolean {
   return (
     record.started !== undefined &&
-    record.started === look.startTime(pid) &&
-    innermostPid(processStatus(pid)) === recorded
+    record.started === snapshot.startTime(pid) &&
+    innermostPid(pid) === recorded
   );
 }
 
 /** The child of a process that its own pid namespace gives this pid. */
 function childNamed(parent: number, innermost: number | undefined): number | undefined {
-  const names = kernel.readDirectory("/proc");
-  if (innermost === undefined || typeof names === "number") return undefined;
-  const found = names.find((name) => {
-    if (!/^\d+$/.test(name)) return false;
-    const status = processStatus(Number(name));
-    return Number(/^PPid:\s+(\d+)/m.exec(status)?.[1]) === parent && innermostPid(status) === innermost;
-  });
-  return found === undefined ? undefined : Number(found);
+  if (innermost === undefined) return undefined;
+  return processIds().find((pid) => parentOf(pid) === parent && innermostPid(pid) === innermost);
 }
 
-/** See proc_pid_status(5). */
-const processStatus = (pid: number): string => kernel.readText(`/proc/${pid}/status`) ?? "";
-
-/** The pid in the innermost of the namespaces that a process is in. */
-const innermostPid = (status: string): number | undefined => {
-  const pids = /^NSpid:(.*)$/m.exec(status)?.[1];
-  return pids === undefined ? undefined : Number(pids.trim().split(/\s+/).pop());
-};
-
-/** What is known of each lock in a directory, by name. */
-export function listDirectory(dir: string): LockStatus[] {
-  const files = kernel.readDirectory(dir);
-  if (typeof files === "number") throw cannot("list", dir, -files, "opendir");
-  const look = new Look();
+/** The status of each lock in a directory, by name. */
+export function listDirectory(directory: string): LockStatus[] {
+  const names = files.readDirectory(directory);
+  if (typeof names === "string") throw systemError("opendir", directory, names);
+  const snapshot = new Snapshot();
   const found: LockStatus[] = [];
-  const inLine: LockStatus[] = [];
-  for (const file of files) {
+  const queueHeads: LockStatus[] = [];
+  for (const file of names) {
     const name = nameOfFile(file);
     if (name === undefined) continue;
-    const path = `${dir === "/" ? "" : dir}/${file}`;
-    const status = statusOf(path, name, false, look);
-    if (lockOfQueueHead(status.name) !== undefined) inLine.push(status);
-    else if (status.state !== "free" || typeof kernel.lstat(path) !== "number") found.push(status);
+    const path = `${directory === "/" ? "" : directory}/${file}`;
+    const status = statusOf({ path, fitsName: isWholeName(file), givenByUser: false }, name, snapshot);
+    if (lockOfQueueHead(status.name) !== undefined) queueHeads.push(status);
+    else if (status.state !== "free" || typeof files.lstat(path) !== "string") found.push(status);
   }
-  for (const line of inLine) countWaiters(line, found);
+  for (const head of queueHeads) countWaiters(head, found);
   return found.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** Who waits for the place of the next in line waits for each of the lock's slots. */
+/** Processes that wait behind the head of the queue wait for every slot of the lock, so they count at each. */
 function countWaiters({ name, waiters }: LockStatus, locks: LockStatus[]): void {
   const base = lockOfQueueHead(name)!;
   for (const lock of waiters ? locks : []) {
     const slots = lock.holder?.slots ?? 0;
     if (slotOf(lock.name, base, slots)) lock.waiters = (lock.waiters ?? 0) + waiters!;
   }
-}
-
-function cannot(what: string, path: string, errno: number, operation: string): LockFileError {
-  const why = kernel.errorText(errno);
-  return new LockFileError(
-    `cannot ${what} ${printable(path)}: ${why}`,
-    kernel.errorName(errno),
-    operation,
-    path,
-  );
 }

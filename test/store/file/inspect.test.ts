@@ -2,8 +2,8 @@
 import { expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { fileName } from "../../../src/name.ts";
+import { holdsLock, processesHolding } from "../../../src/os/lock-table.ts";
 import { FileStore } from "../../../src/store/file/file-store.ts";
-import { holdsLock, processesHolding } from "../../../src/store/file/inspect.ts";
 import { canUnshare, unshare } from "../../support/namespaces.ts";
 import { library } from "../../support/paths.ts";
 import { command, commandOf, hold, Process } from "../../support/process.ts";

@@ -1,0 +1,172 @@
+/**
+ * Files, by node:fs. Most failures here are ordinary answers (`ENOENT`, `EEXIST`), so a function returns the code of a
+ * failure where its caller would compare it.
+ */
+import { codeOf } from "./errors.ts";
+import type { Code } from "./libc.ts";
+
+// Required, not imported: a static import is hoisted above the code that blocks the signals, see `signals.ts`.
+const fs = require("node:fs") as typeof import("node:fs");
+
+/** Flags of open(2). Bun adds O_CLOEXEC to all of them. */
+export const O = {
+  RDONLY: fs.constants.O_RDONLY,
+  WRONLY: fs.constants.O_WRONLY,
+  RDWR: fs.constants.O_RDWR,
+  CREAT: fs.constants.O_CREAT,
+  EXCL: fs.constants.O_EXCL,
+  NOCTTY: fs.constants.O_NOCTTY,
+  NONBLOCK: fs.constants.O_NONBLOCK,
+  NOFOLLOW: fs.constants.O_NOFOLLOW,
+} as const;
+
+/** What access(2) asks for. */
+export const ACCESS = { X: 1, W: 2, R: 4 } as const;
+
+/** A path; as bytes where it may be other than UTF-8. */
+export type Path = string | Uint8Array;
+
+/** The result of a call, or the code of its failure. */
+function attempt<T>(call: () => T): T | Code {
+  try {
+    return call();
+  } catch (error) {
+    return codeOf(error);
+  }
+}
+
+/** The code of the failure of a call without a result. */
+function failureIn(call: () => void): Code | undefined {
+  const result = attempt(call);
+  return typeof result === "string" ? result : undefined;
+}
+
+/** open(2); the mode counts where `O.CREAT` is given, less the umask. */
+export function open(path: Path, flags: number, mode = 0o644): number | Code {
+  if (path.length === 0) return "ENOENT"; // node:fs calls empty bytes a wrong type
+  return attempt(() => fs.openSync(path as Buffer, flags, mode));
+}
+
+export const close = (fd: number): Code | undefined => failureIn(() => fs.closeSync(fd));
+
+export const unlink = (path: string): Code | undefined => failureIn(() => fs.unlinkSync(path));
+
+export const ftruncate = (fd: number, length: number): Code | undefined =>
+  failureIn(() => fs.ftruncateSync(fd, length));
+
+export const access = (path: Path, mode: number): Code | undefined =>
+  failureIn(() => fs.accessSync(path as Buffer, mode));
+
+/** Checks whether files can be made in this directory. */
+export const writableDirectory = (path: string): boolean => access(path, ACCESS.W | ACCESS.X) === undefined;
+
+/** Checks that nothing is at the path, not even a dangling link: cheaper than a failed `open`. */
+export function isAbsent(path: string): boolean {
+  try {
+    return fs.lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false; // `open` finds out why
+  }
+}
+
+/** Writes all of the bytes at the start of the file. */
+export const pwrite = (fd: number, bytes: Uint8Array): Code | undefined => writeAll(fd, bytes, true);
+
+/** Writes text to a descriptor, as a command does on stdout and stderr. */
+export const write = (fd: number, text: string | Uint8Array): Code | undefined =>
+  writeAll(fd, typeof text === "string" ? new TextEncoder().encode(text) : text, false);
+
+function writeAll(fd: number, bytes: Uint8Array, byPosition: boolean): Code | undefined {
+  for (let done = 0; done < bytes.length; ) {
+    const n = attempt(() => fs.writeSync(fd, bytes, done, bytes.length - done, byPosition ? done : null));
+    if (typeof n === "number") done += n;
+    else if (n === "EAGAIN")
+      Bun.sleepSync(1); // a full pipe that another process made non-blocking
+    else if (n !== "EINTR") return n;
+  }
+  return undefined;
+}
+
+/** The first `limit` bytes of an open file. Read by position, so that the shared file offset is never moved. */
+export function pread(fd: number, limit: number): Uint8Array | Code {
+  let bytes = new Uint8Array(Math.min(limit, 4096));
+  for (let done = 0; ; ) {
+    if (done === bytes.length) {
+      if (done === limit) return bytes;
+      const larger = new Uint8Array(Math.min(limit, bytes.length * 4));
+      larger.set(bytes);
+      bytes = larger;
+    }
+    const n = attempt(() => fs.readSync(fd, bytes, done, bytes.length - done, done));
+    if (n === 0) return bytes.subarray(0, done);
+    if (typeof n === "number") done += n;
+    else if (n !== "EINTR") return n;
+  }
+}
+
+/** The content of a file such as those of /proc; undefined when it cannot be read. */
+export function readFile(path: string): Uint8Array | undefined {
+  const fd = open(path, O.RDONLY | O.NONBLOCK);
+  if (typeof fd !== "number") return undefined;
+  const bytes = attempt(() => fs.readFileSync(fd));
+  close(fd);
+  return typeof bytes === "string" ? undefined : bytes;
+}
+
+const decoder = new TextDecoder();
+
+/** A small text file; undefined when it cannot be read. */
+export function readText(path: string): string | undefined {
+  const bytes = readFile(path);
+  return bytes && decoder.decode(bytes);
+}
+
+/** The target of a symbolic link; undefined when it cannot be read. */
+export function readlink(path: string): string | undefined {
+  try {
+    return fs.readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The names in a directory but `.` and `..`. */
+export const readDirectory = (path: string): string[] | Code => attempt(() => fs.readdirSync(path));
+
+/** Identity and kind of a file. */
+export interface FileStatus {
+  regular: boolean;
+  directory: boolean;
+  links: number;
+  uid: number;
+  dev: bigint;
+  ino: bigint;
+}
+
+export const fstat = (fd: number): FileStatus | Code =>
+  attempt(() => fileStatus(fs.fstatSync(fd, { bigint: true })));
+
+export function lstat(path: string): FileStatus | Code {
+  return attempt(() => {
+    const status = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
+    return status === undefined ? "ENOENT" : fileStatus(status);
+  });
+}
+
+function fileStatus(status: import("node:fs").BigIntStats): FileStatus {
+  return {
+    regular: status.isFile(),
+    directory: status.isDirectory(),
+    links: Number(status.nlink),
+    uid: Number(status.uid),
+    dev: status.dev,
+    ino: status.ino,
+  };
+}
+
+/** Are these two the same file? */
+export const sameFile = (a: FileStatus, b: FileStatus): boolean => a.ino === b.ino && a.dev === b.dev;
+
+/** `f_type` of the file system that a path is on: statfs(2). */
+export const fileSystemType = (path: string): bigint | Code =>
+  attempt(() => fs.statfsSync(path, { bigint: true }).type & 0xffff_ffffn);
