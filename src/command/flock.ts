@@ -1,9 +1,11 @@
 /**
- * flock(1): what util-linux's `flock` does, in the same words, so that scripts written for it run unchanged.
+ * `exclusive flock`: the options, messages and exit statuses of util-linux's flock(1), so that its scripts run
+ * unchanged.
  *
- * The file is locked as it is: created where flock(1) creates it, never written to, never deleted, and the lock ends
- * when the last descriptor of it is closed. What differs, and why, stands in docs/flock.md.
+ * The file is created where flock(1) creates it, never written to and never deleted. The lock ends when its last
+ * descriptor is closed. docs/flock.md lists the differences and their reasons.
  */
+import { defineCommand } from "citty";
 import { E, errorText, LOCK, write } from "../os/libc.ts";
 import { dieOf, SIG, setDefault } from "../os/signals.ts";
 import { become, type Command, rawArguments, start } from "../os/spawn.ts";
@@ -11,6 +13,23 @@ import { GetoptError, getopt, type LongOption } from "./flock/getopt.ts";
 import { acquire, bytesOf, EX, Failure, File, type Options } from "./flock/lock.ts";
 import { float, int32, NotANumber, OutOfRange, size } from "./flock/numbers.ts";
 import { supervise } from "./run/supervise.ts";
+
+/** The options are read by `flock/getopt.ts`, as flock(1) reads them: the definition has none. */
+export default defineCommand({
+  meta: {
+    name: "flock",
+    description: "flock(1): run a command while holding a lock on a file",
+    examples: [
+      ["flock -n job.lock ./job.sh", "as util-linux's flock(1), every option"],
+      ["flock --help", ""],
+    ],
+  },
+  args: {
+    file: { type: "positional", description: "the file or directory to lock" },
+    command: { type: "positional", valueHint: "COMMAND [ARG...]", description: "the command to run" },
+  },
+  run: ({ rawArgs }) => flockFront(rawArgs, "exclusive flock"),
+});
 
 const LETTERS = "sexnoFuw:E:hV?";
 const LONG: readonly LongOption[] = [
@@ -74,15 +93,15 @@ function textOf(bytes: Uint8Array): string {
 let writeErrno = 0;
 let mute = false;
 
-/** Says something on stdout. Where it cannot be written, on either, flock(1) tells at the end: its status is 1. */
+/** Writes to stdout. A failure, on stdout or stderr, is reported at the end by status 1, as by flock(1). */
 function say(text: string): void {
   const written = write(1, bytesOf(text));
   if (written < 0 && -written !== E.EPIPE) writeErrno = -written;
 }
 
 /**
- * @param args what stands behind the program's name: the last arguments of this process
- * @param called the name that the program was called by, as argv[0] has it
+ * @param args the arguments after the program's name; the last ones of this process
+ * @param called the program's name as in argv[0]
  * @returns the exit status
  */
 export async function flockFront(args: readonly string[], called: string): Promise<number> {
@@ -143,7 +162,7 @@ async function run(args: readonly string[], program: string): Promise<number> {
   return execute({ ...command, env: {}, lockFd, lockAt }, command.name, options.noFork);
 }
 
-/** Options and the rest; or what is asked for instead of a lock. */
+/** Parsed options and operands, or "help"/"version". */
 function parse(args: string[]): { options: Options; operands: string[] } | "help" | "version" {
   const options: Options = {
     operation: LOCK.EX,
@@ -158,7 +177,7 @@ function parse(args: string[]): { options: Options; operands: string[] } | "help
     length: 0n,
     fd: undefined,
   };
-  // With a file, `-c` stands behind it; with --fd there is nothing for it to stand behind.
+  // `-c` follows the file; with --fd there is no file for it to follow.
   const reading = getopt(args, LETTERS, LONG, (arg) => options.fd !== undefined && isShell(arg));
   let next = reading.next();
   for (; !next.done; next = reading.next()) {
@@ -190,7 +209,7 @@ function parse(args: string[]): { options: Options; operands: string[] } | "help
   return { options, operands: next.value };
 }
 
-/** @throws {Failure} saying `what`, and why where the C library names a reason */
+/** @throws {Failure} with the message `what`, and the reason where the C library has one */
 function number<T>(read: (text: string) => T, text: string, what: string, reason = false): T {
   try {
     return read(text);
@@ -205,7 +224,7 @@ function number<T>(read: (text: string) => T, text: string, what: string, reason
 const isShell = (operand: string): boolean => operand === "-c" || operand === "--command";
 
 /**
- * The command, as operands name it.
+ * Returns the command that the operands name.
  * @param args the same operands, as this process has them
  */
 function commandOf(
@@ -222,7 +241,7 @@ function commandOf(
 
 /** @returns the exit status: the command's, 128+N where signal N killed it */
 function execute(command: Command, name: string, noFork: boolean): number {
-  setDefault(SIG.CHLD); // the command gets it so, too
+  setDefault(SIG.CHLD); // inherited by the command
   const pid = noFork ? -become(command).errno : start(command).pid;
   if (pid < 0) {
     const errno = -pid;
@@ -233,7 +252,7 @@ function execute(command: Command, name: string, noFork: boolean): number {
   const seen = new Set<number>();
   const ending = supervise(pid, seen);
   if ("exited" in ending) return ending.exited;
-  // flock(1) would not have outlived a signal that was sent to it as well: a shell's loop ends on Ctrl-C.
+  // A signal sent to flock(1) too would have ended it: Ctrl-C must end a shell's loop.
   if (seen.has(ending.killed)) dieOf(ending.killed);
   return 128 + ending.killed;
 }

@@ -1,4 +1,5 @@
 /** `exclusive run`: wrap a command in a lock. */
+import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import { thisProcess } from "../holder.ts";
@@ -6,34 +7,106 @@ import { type AcquireOptions, Lock, type LockOptions } from "../lock.ts";
 import { E, errorText } from "../os/libc.ts";
 import { become, type Command, start, warmUp } from "../os/spawn.ts";
 import type { FileLease } from "../store/file/file-store.ts";
+import { defineArgs } from "./cli/define.ts";
 import { CommandError, EXIT, UsageError } from "./cli/exit-status.ts";
-import { nearest, type OptionValues, parseOptions } from "./cli/options.ts";
-import { LEASE, whereOf } from "./cli/store-options.ts";
+import { LEASE, NAME, lockLocation as whereOf } from "./cli/lock-options.ts";
+import { type OptionValues, parseOptions } from "./cli/options.ts";
+import { nearest } from "./cli/suggest.ts";
 import { heldBy } from "./output/describe-holder.ts";
 import { Log } from "./output/print.ts";
 import { endLike, supervise } from "./run/supervise.ts";
 
-export const OPTIONS = {
-  wait: { short: "w", help: "wait for the lock, without limit" },
-  timeout: { short: "t", value: "DURATION", help: "wait at most so long (0: do not wait)" },
-  "if-held": { value: "fail|skip|coalesce|replace", help: "what to do when it is held" },
-  shared: { short: "s", help: "share the lock with others that share it" },
-  slots: { value: "N", help: "let N hold the lock at a time" },
-  exec: { help: "become the command: no wrapper process stays" },
-  "conflict-exit-code": { short: "E", value: "N", help: "exit status when the lock is held (default 75)" },
-  label: { value: "TEXT", help: "text for people, kept with the lock" },
-  keep: { help: "leave the lock file in place, emptied" },
-  file: { value: "PATH", help: "lock this existing file or directory as it is" },
-  dir: { value: "DIR", help: "directory of the lock files" },
+const ARGS = defineArgs({
+  ...NAME,
+  command: {
+    type: "positional",
+    valueHint: "[--] COMMAND [ARG...]",
+    description: "the command to run, and its arguments",
+  },
+  wait: { type: "boolean", alias: "w", description: "wait for the lock, without limit" },
+  timeout: {
+    type: "string",
+    alias: "t",
+    valueHint: "DURATION",
+    description: "wait up to DURATION (0: don't wait)",
+    details:
+      "A duration is a number of seconds, or a number with a unit (`ms`, `s`, `m`, `h`, `d`), or several, as in `1h30m`.",
+  },
+  "if-held": {
+    type: "enum",
+    options: ["fail", "skip", "coalesce", "replace"],
+    description: "what to do when it is held",
+    details:
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, unless another run is already queued, and then exit with status 0: the queued run has not begun, so it does the work of this one too. `replace`: stop the holder as `exclusive stop` does, then run.",
+  },
+  shared: {
+    type: "boolean",
+    alias: "s",
+    description: "share the lock with others that share it",
+    details: "A run without this option is kept out.",
+  },
+  slots: {
+    type: "string",
+    valueHint: "N",
+    description: "allow up to N holders at once",
+    details: "The slots are the locks `NAME.1` to `NAME.N`.",
+  },
+  exec: {
+    type: "boolean",
+    description: "replace this process with the command",
+    details: "The lock ends with the last process that has its descriptor.",
+  },
+  "conflict-exit-code": {
+    type: "string",
+    alias: "E",
+    valueHint: "N",
+    description: "exit status when the lock is held (default 75)",
+  },
+  label: { type: "string", valueHint: "TEXT", description: "note shown by list and status" },
+  keep: {
+    type: "boolean",
+    description: "leave the lock file in place, emptied",
+    details: "For a path that another program locks too.",
+  },
+  file: {
+    type: "string",
+    valueHint: "PATH",
+    description: "lock this existing file or directory as it is",
+    details: "It is neither written to nor deleted.",
+  },
+  dir: {
+    type: "string",
+    valueHint: "DIR",
+    description: "directory of the lock files",
+    details: "Default: `EXCLUSIVE_DIR`.",
+  },
   ...LEASE,
-  quiet: { short: "q", help: "say nothing" },
-  verbose: { short: "v", help: "say when the lock is acquired and released" },
-  "log-format": { value: "text|json", help: "json: one object a line, durations in seconds" },
-} as const;
+  quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
+  verbose: { type: "boolean", alias: "v", description: "report when the lock is acquired and released" },
+  "log-format": {
+    type: "enum",
+    options: ["text", "json"],
+    description: "with json, one object a line, durations in seconds",
+  },
+});
+
+export default defineCommand({
+  meta: {
+    name: "run",
+    description: "run a command while holding a lock",
+    examples: [
+      ["run backup -- ./backup.sh", "refuse while it runs (exit 75)"],
+      ["run --wait backup -- ./backup.sh", "wait for the running job to finish"],
+      ["run -t 10m backup -- ./backup.sh", "wait up to 10 minutes"],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => run(rawArgs),
+});
 
 const POLICIES = ["fail", "skip", "coalesce", "replace"] as const;
 type Policy = (typeof POLICIES)[number];
-type Values = OptionValues<typeof OPTIONS>;
+type Values = OptionValues<typeof ARGS>;
 
 /**
  * Takes the lock, runs the command, and ends as the command ended; returns a status where it did not run. A lock that
@@ -41,7 +114,7 @@ type Values = OptionValues<typeof OPTIONS>;
  * one costs more than all that is done here.
  */
 export function run(args: string[]): number | Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS);
+  const { values, rest } = parseOptions(args, ARGS);
   const [name, ...tail] = rest;
   const argv = tail[0] === "--" ? tail.slice(1) : tail;
   if (name === undefined) throw new UsageError("NAME is missing");

@@ -6,6 +6,7 @@
  * It is pinned before that is looked at for the last time, so that its pid cannot become another's in between.
  */
 import { constants } from "node:os";
+import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
 import type { Holder } from "../holder.ts";
@@ -16,19 +17,48 @@ import { Describer, isStopped, parentOf } from "../os/processes.ts";
 import { SIG, takePendingSignals } from "../os/signals.ts";
 import { holdsLock, processesHolding } from "../store/file/inspect.ts";
 import type { LockStatus, Store } from "../store/store.ts";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT, StopRefused, UsageError } from "./cli/exit-status.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
-import { nearest, parseOptions } from "./cli/options.ts";
+import { LOCATION, lookUp, NAME, oneName, storeOf } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { nearest } from "./cli/suggest.ts";
 import { heldBy } from "./output/describe-holder.ts";
 import { jsonLine, Log, print } from "./output/print.ts";
 
-export const OPTIONS = {
-  signal: { short: "s", value: "SIGNAL", help: "send this first, instead of TERM" },
-  grace: { short: "g", value: "DURATION", help: "SIGKILL to those that hold it still after so long (10s)" },
-  quiet: { short: "q", help: "say nothing" },
-  json: { help: "print one JSON object: what was stopped, and what the lock is now" },
-  ...PLACE,
-} as const;
+const ARGS = defineArgs({
+  ...NAME,
+  signal: {
+    type: "string",
+    alias: "s",
+    valueHint: "SIGNAL",
+    description: "send this first, instead of TERM",
+  },
+  grace: {
+    type: "string",
+    alias: "g",
+    valueHint: "DURATION",
+    description: "send SIGKILL after DURATION (default 10s)",
+  },
+  quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
+  json: {
+    type: "boolean",
+    description: "print one JSON object: the stopped processes, and the lock's status",
+  },
+  ...LOCATION,
+});
+
+export default defineCommand({
+  meta: {
+    name: "stop",
+    description: "end the process that holds a lock",
+    examples: [
+      ["stop worker", "SIGTERM; SIGKILL after 10 s"],
+      ["stop -s INT -g 1m worker", "SIGINT; SIGKILL after a minute"],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => stop(rawArgs),
+});
 
 /** How a holder is stopped. */
 export interface StopOptions {
@@ -52,7 +82,7 @@ const RECORD_MS = 200;
 const LOOK_MS = 10;
 
 export async function stop(args: string[]): Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS, true);
+  const { values, rest } = parseOptions(args, ARGS);
   const name = oneName(rest);
   const store = storeOf(values);
   const signal = values.signal === undefined ? SIG.TERM : signalNumber(values.signal);

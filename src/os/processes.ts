@@ -12,7 +12,7 @@ export function commandLine(pid: number): string | undefined {
 }
 
 /** Whose process it is: the effective user's name, or number. */
-function userOf(pid: number): string | undefined {
+export function userOf(pid: number): string | undefined {
   if (!linux) return ps("user=", pid);
   const uid = /^Uid:\s+\d+\s+(\d+)/m.exec(readText(`/proc/${pid}/status`) ?? "")?.[1];
   return uid === undefined ? undefined : (userName(Number(uid)) ?? uid);

@@ -5,8 +5,8 @@ import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
 import { Address } from "../../store/store-url.ts";
 import { EXIT, ourselves } from "../cli/exit-status.ts";
-import { type Check, PATIENCE_MS, printChecks } from "../doctor.ts";
 import { jsonLine, print } from "../output/print.ts";
+import { type Check, PATIENCE_MS, printChecks } from "./checks.ts";
 
 /** Short, so that the answer comes soon. */
 const TTL = "2s";

@@ -1,17 +1,27 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { defineArgs } from "../../../src/command/cli/define.ts";
 import { HelpRequest, UsageError } from "../../../src/command/cli/exit-status.ts";
-import { nearest, parseOptions } from "../../../src/command/cli/options.ts";
+import { parseOptions } from "../../../src/command/cli/options.ts";
+import { nearest } from "../../../src/command/cli/suggest.ts";
 
-const TABLE = {
-  wait: { short: "w", help: "" },
-  quiet: { short: "q", help: "" },
-  timeout: { short: "t", value: "DURATION", help: "" },
-  dir: { value: "DIR", help: "" },
-} as const;
+const PERMUTING = defineArgs({
+  name: { type: "positional" },
+  wait: { type: "boolean", alias: "w" },
+  quiet: { type: "boolean", alias: "q" },
+  timeout: { type: "string", alias: "t", valueHint: "DURATION" },
+  dir: { type: "string", valueHint: "DIR" },
+  format: { type: "enum", alias: "f", options: ["text", "json"] },
+});
+
+/** The same for a command that wraps another one: its operands end in `[ARG...]`. */
+const TABLE = defineArgs({
+  ...PERMUTING,
+  command: { type: "positional", valueHint: "[--] COMMAND [ARG...]" },
+});
 
 const parse = (line: string, permute = false) =>
-  parseOptions(line === "" ? [] : line.split(" "), TABLE, permute);
+  parseOptions(line === "" ? [] : line.split(" "), permute ? PERMUTING : TABLE);
 
 describe("options end at the first argument that is none, or at --", () => {
   test.each([
@@ -30,6 +40,7 @@ describe("options end at the first argument that is none, or at --", () => {
     ["-t 1 -t 2 job", { timeout: "2" }, ["job"]],
     ["- -w", {}, ["-", "-w"]],
     ["job --help", {}, ["job", "--help"]],
+    ["-fjson --format text job", { format: "text" }, ["job"]],
   ])("%p", (line, values, rest) => {
     expect(parse(line)).toEqual({ values, rest } as ReturnType<typeof parse>);
   });
@@ -51,6 +62,10 @@ test.each([
   ["--wait=1", "--wait takes no value"],
   ["--dir", "--dir needs a value: DIR"],
   ["-t", "-t needs a value: DURATION"],
+  ["-f", "-f needs a value: text|json"],
+  ["--format jsn", "--format takes text, json, not 'jsn' (did you mean json?)"],
+  ["--format= job", "--format takes text, json, not ''"],
+  ["--name job", "unknown option --name"],
 ])("%p is an error", (line, message) => {
   expect(() => parse(line)).toThrow(new UsageError(message));
 });
@@ -76,7 +91,7 @@ test("every command line is read or refused as wrong usage, and nothing gets los
   fc.assert(
     fc.property(fc.array(word), fc.boolean(), (args, permute) => {
       try {
-        const { rest } = parseOptions(args, TABLE, permute);
+        const { rest } = parseOptions(args, permute ? PERMUTING : TABLE);
         const kept = args.filter((arg) => rest.includes(arg));
         expect(rest.every((arg) => args.includes(arg))).toBe(true);
         expect(kept.length).toBeGreaterThanOrEqual(rest.length);
