@@ -1,9 +1,9 @@
-/** Exit statuses (sysexits.h(3head)) and how a command comes to one. */
+/** Exit statuses, and the errors that stand for them. sysexits.h(3head). */
 import { CannotAcquireLock, LockFileError, LockLost, StoreError } from "../../errors.ts";
 
 export const EXIT = {
   OK: 0,
-  /** `doctor`: locks work, but the file system is not known to be one of this machine alone. */
+  /** `doctor`: locks work, but the file system is not known to be local. */
   NOT_LOCAL: 1,
   /** `status`: the lock is free. */
   FREE: 1,
@@ -12,19 +12,19 @@ export const EXIT = {
   SOFTWARE: 70,
   CANNOT_CREATE: 73,
   IO_ERROR: 74,
-  /** The lock is held, or the time ran out. */
+  /** The lock is held, or the wait timed out. */
   TEMPORARY_FAILURE: 75,
   NO_PERMISSION: 77,
   NOT_EXECUTABLE: 126,
   NOT_FOUND: 127,
 } as const;
 
-/** What the second process of a run with a store is called with: see `guardian.ts`. Nothing for people. */
+/** Internal sub-command: starts the guardian process. */
 export const GUARDIAN = "--guardian";
 
 /**
- * How this program is called: compiled it is one file, else a script that Bun runs. On Linux it is the file that runs,
- * not what is at its path now: an update may have put another version there, with which we cannot talk.
+ * Returns the command line of this program: the compiled file, else Bun and its script. On Linux it names the running
+ * file itself, because an update may have put another version at its path.
  */
 export function ourselves(): string[] {
   if (!Bun.main.startsWith("/$bunfs/")) return [process.execPath, Bun.main];
@@ -37,7 +37,7 @@ export class UsageError extends Error {}
 /** `--help` was among the options. */
 export class HelpRequest extends Error {}
 
-/** The holder is not stopped: it is not proven that the process is the one, or we may not. */
+/** The holder was not stopped: no proof that the process is the holder, or no permission. */
 export class StopRefused extends Error {}
 
 /** The wrapped command could not be started. */
@@ -50,7 +50,7 @@ export class CommandError extends Error {
   }
 }
 
-/** The exit status that an error stands for; undefined for a bug of ours. */
+/** Returns the exit status of an error; undefined for a bug in this program. */
 export function statusOfError(error: unknown): number | undefined {
   if (error instanceof UsageError || error instanceof RangeError || error instanceof TypeError)
     return EXIT.USAGE;

@@ -6,7 +6,7 @@ import { COMMANDS } from "../../../src/command/commands.ts";
 import { root } from "../../support/paths.ts";
 import { exclusive } from "../../support/process.ts";
 
-/** The files in src/command that stand for no command: the entry, the choice of a command, the tree of commands. */
+/** The files in src/command that are not commands. */
 const OTHERS = ["main", "dispatch", "commands"];
 
 const names = [...new Bun.Glob("*.ts").scanSync(`${root}/src/command`)]

@@ -7,7 +7,7 @@ import { TempDir } from "../../support/temp-dir.ts";
 
 const names = Object.keys(COMMANDS);
 
-// The front that is flock(1) has the help page of flock(1).
+// The flock(1) front end has flock(1)'s help page.
 describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
   const page = () => exclusive([name, "--help"]);
 
@@ -33,7 +33,7 @@ describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
     }
   });
 
-  test("its examples have no option that it has not", async () => {
+  test("its examples have only options of its own", async () => {
     const { args: definition, meta } = (await loadCommand(name))!;
     for (const [line] of meta.examples) {
       const [command, ...args] = line.split(/ [|>] | && /)[0]!.split(" ");
@@ -42,7 +42,7 @@ describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
     }
   });
 
-  test("-h and `help` say the same", async () => {
+  test("-h and `help` print the same", async () => {
     const { stdout } = await page();
     expect((await exclusive(["help", name])).stdout).toBe(stdout);
     expect((await exclusive([name, "-h"])).stdout).toBe(stdout);
@@ -59,13 +59,13 @@ test("the program's own page names every command", async () => {
     expect((await exclusive(args)).stdout).toBe(stdout);
 });
 
-test("help flock is what flock --help is", async () => {
+test("help flock prints the same as flock --help", async () => {
   const { stdout, status } = await exclusive(["help", "flock"]);
   expect(status).toBe(0);
   expect(stdout).toBe((await exclusive(["flock", "--help"])).stdout);
 });
 
-test("behind NAME, --help is the command's", async () => {
+test("after NAME, --help belongs to the command", async () => {
   using dir = new TempDir();
   for (const dashes of [[], ["--"]]) {
     const shown = await exclusive(["run", "job", ...dashes, "sh", "-c", 'echo "$1"', "sh", "--help"], {

@@ -23,7 +23,7 @@ const TABLE = defineArgs({
 const parse = (line: string, permute = false) =>
   parseOptions(line === "" ? [] : line.split(" "), permute ? PERMUTING : TABLE);
 
-describe("options end at the first argument that is none, or at --", () => {
+describe("options end at the first operand, or at --", () => {
   test.each([
     ["", {}, []],
     ["-w job cmd -q", { wait: true }, ["job", "cmd", "-q"]],
@@ -46,7 +46,7 @@ describe("options end at the first argument that is none, or at --", () => {
   });
 });
 
-test("where nothing is wrapped they may stand behind the operands too, up to --", () => {
+test("where no command is wrapped they may follow the operands, up to --", () => {
   expect(parse("job -w --dir d more -- -q", true)).toEqual({
     values: { wait: true, dir: "d" },
     rest: ["job", "more", "-q"],
@@ -74,7 +74,7 @@ test.each(["-h", "--help", "-wh", "-q --help"])("%p asks for help", (line) => {
   expect(() => parse(line)).toThrow(HelpRequest);
 });
 
-test("whatever stands behind the first operand is kept as it is", () => {
+test("everything after the first operand is kept unchanged", () => {
   fc.assert(
     fc.property(fc.array(fc.string()), (tail) => {
       expect(parseOptions(["-w", "job", ...tail], TABLE).rest).toEqual(["job", ...tail]);
@@ -83,7 +83,7 @@ test("whatever stands behind the first operand is kept as it is", () => {
   );
 });
 
-test("every command line is read or refused as wrong usage, and nothing gets lost", () => {
+test("every command line is read or refused as wrong usage, and no operand is lost", () => {
   const word = fc.oneof(
     fc.constantFrom("-w", "-t", "--timeout", "--timeout=1", "-wq", "--", "job"),
     fc.string(),
@@ -102,7 +102,7 @@ test("every command line is read or refused as wrong usage, and nothing gets los
   );
 });
 
-test("the near miss is one slip away: a letter more, less, other or swapped", () => {
+test("a near miss: one letter inserted, deleted, replaced or swapped", () => {
   const words = ["status", "stop", "list", "wait", "path"];
   for (const slip of ["stauts", "statu", "statuss", "sratus"]) expect(nearest(slip, words)).toBe("status");
   expect(nearest("lsit", words)).toBe("list");
