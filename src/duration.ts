@@ -1,13 +1,13 @@
-/** Lengths of time. Serves all layers, so it imports nothing. */
+/** Durations: reading them, and writing them for people. */
 
-/** A length of time: milliseconds as a number, or text such as `"500ms"`, `"30s"`, `"1h30m"`, `"30"` (seconds). */
+/** A length of time: a number of milliseconds, or text such as `"500ms"`, `"30s"`, `"1h30m"`, `"30"` (seconds). */
 export type Duration = number | string;
 
 const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const PART = /(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)/gy;
 
 /**
- * The milliseconds of a duration.
+ * Returns the milliseconds of a duration.
  * @throws {RangeError} when the text is not a duration, or the number is negative
  */
 export function milliseconds(duration: Duration): number {
@@ -24,11 +24,24 @@ export function milliseconds(duration: Duration): number {
     end += part.length;
   }
   if (end === 0 || end !== text.length) {
-    const shown = duration.replace(
-      /[^ -~]/gu,
-      (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
-    );
-    throw new RangeError(`not a duration: '${shown}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
+    throw new RangeError(`not a duration: '${duration}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
   }
   return total;
+}
+
+/** Formats a duration for people: `4s`, `3m 10s`, `2h 5m`, `3d 4h`. */
+export function humanDuration(milliseconds: number): string {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  const units: [number, string][] = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "m"],
+  ];
+  for (const [i, [size, unit]] of units.entries()) {
+    if (seconds < size) continue;
+    const [smaller, smallerUnit] = units[i + 1] ?? [1, "s"];
+    const rest = Math.floor((seconds % size) / smaller);
+    return `${Math.floor(seconds / size)}${unit}${rest ? ` ${rest}${smallerUnit}` : ""}`;
+  }
+  return `${seconds}s`;
 }

@@ -1,6 +1,8 @@
-/** The manual page: no warning, and every command and option that the program has. */
+/** The manual page: no warning, every command and option that the program has, and nothing out of date. */
 import { expect, test } from "bun:test";
-import { COMMANDS } from "../src/command/commands.ts";
+import { withOptions } from "../docs/manual.ts";
+import { optionsOf } from "../src/command/cli/define.ts";
+import { loadCommands } from "../src/command/commands.ts";
 import { command } from "./support/process.ts";
 import { required } from "./support/required.ts";
 
@@ -16,12 +18,16 @@ test.if(required("man", "man-db"))("man shows it without an error or warning", a
 
 test("every command and option stands in it", async () => {
   const text = (await Bun.file(page).text()).replaceAll("\\-", "-");
-  for (const [name, { load }] of Object.entries(COMMANDS)) {
-    expect(text).toContain(name);
-    const { options } = await load();
-    for (const [long, { short }] of Object.entries(options)) {
+  for (const { meta, args } of await loadCommands()) {
+    expect(text).toContain(meta.name);
+    for (const [long, { alias }] of optionsOf(args)) {
       expect(text).toContain(`--${long}`);
-      if (short) expect(text).toContain(`-${short}`);
+      if (alias) expect(text).toContain(`-${alias}`);
     }
   }
+});
+
+test("its options are those of the definitions (bun run manual writes them)", async () => {
+  const text = await Bun.file(page).text();
+  expect(await withOptions(text)).toBe(text);
 });

@@ -61,7 +61,7 @@ test("holds what a user needs, and nothing else", async () => {
   );
   expect(odd).toEqual([]);
   const manifest = JSON.parse(await done(["tar", "-xzOf", tarball, "package/package.json"]));
-  expect(Object.keys(manifest.dependencies)).toEqual(["consola"]);
+  expect(Object.keys(manifest.dependencies)).toEqual(["citty", "consola"]);
 });
 
 test("is clean to publint", async () => {

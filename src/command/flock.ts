@@ -4,6 +4,7 @@
  * The file is locked as it is: created where flock(1) creates it, never written to, never deleted, and the lock ends when
  * its last descriptor is closed. The differences, and their reasons, stand in docs/flock.md.
  */
+import { defineCommand } from "citty";
 import { errorText } from "../os/errors.ts";
 import { write } from "../os/files.ts";
 import { LOCK } from "../os/flock.ts";
@@ -15,6 +16,23 @@ import { GetoptError, getopt, type LongOption } from "./flock/getopt.ts";
 import { acquire, bytesOf, EX, Failure, type Options, TargetFile } from "./flock/lock.ts";
 import { float, int32, NotANumber, OutOfRange, size } from "./flock/numbers.ts";
 import { supervise } from "./run/supervise.ts";
+
+/** The options are read by `flock/getopt.ts`, as flock(1) reads them: the definition has none. */
+export default defineCommand({
+  meta: {
+    name: "flock",
+    description: "flock(1): run a command while holding a lock on a file",
+    examples: [
+      ["flock -n job.lock ./job.sh", "as util-linux's flock(1), every option"],
+      ["flock --help", ""],
+    ],
+  },
+  args: {
+    file: { type: "positional", description: "the file or directory to lock" },
+    command: { type: "positional", valueHint: "COMMAND [ARG...]", description: "the command to run" },
+  },
+  run: ({ rawArgs }) => flockFront(rawArgs, "exclusive flock"),
+});
 
 const LETTERS = "sexnoFuw:E:hV?";
 const LONG: readonly LongOption[] = [

@@ -1,51 +1,72 @@
-/** `exclusive list`: every lock, and who holds it. */
-
+/** `exclusive list`: locks and their holders. */
+import { defineCommand } from "citty";
 import { dieBySignal, SIG } from "../os/signals.ts";
 import type { LockStatus, Store } from "../store/store.ts";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { DIR, storeOf } from "./cli/lock-options.ts";
+import { DIR, openStoreOf } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { Describer } from "./output/describer.ts";
-import { table } from "./output/lock-table.ts";
-import { complain, emit, jsonLine, print } from "./output/print.ts";
+import { Describer } from "./output/describe-processes.ts";
+import { lockTable } from "./output/lock-table.ts";
+import { jsonLine, print, printError, write } from "./output/print.ts";
 
-export const OPTIONS = {
-  json: { help: "print one JSON array; with --watch, one on a line for each change" },
-  watch: { short: "w", help: "go on, as a live table, until Ctrl-C" },
+const ARGS = defineArgs({
+  json: { type: "boolean", description: "print one JSON array; with --watch, one on a line for each change" },
+  watch: {
+    type: "boolean",
+    alias: "w",
+    description: "refresh until interrupted",
+    details:
+      "A terminal shows a live table; elsewhere the whole list is printed again whenever something has changed.",
+  },
   ...DIR,
-} as const;
+});
 
-/** How often a live table looks again, in milliseconds. */
+export default defineCommand({
+  meta: {
+    name: "list",
+    description: "list locks and their holders",
+    examples: [
+      ["list", "every lock of the directory"],
+      ["list --watch", "a live table, until Ctrl-C"],
+      ["list --json | jq '.[].holder.pid'", "for programs"],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => list(rawArgs),
+});
+
+/** Refresh interval. */
 const WATCH_MS = 1000;
 
-export async function list(args: string[]): Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS, true);
+async function list(rawArgs: string[]): Promise<number> {
+  const { values, rest } = parseOptions(rawArgs, ARGS);
   if (rest.length > 0) throw new UsageError("list takes no NAME: ask exclusive status NAME");
-  const store = storeOf(values);
+  const store = openStoreOf(values);
   const terminal = process.stdout.isTTY && process.env.TERM !== "dumb";
   if (values.watch) return watch(store, values.json === true, terminal);
-  const locks = await look(store);
+  const locks = await describedLocks(store);
   if (values.json) print(jsonLine(locks));
-  else if (locks.length > 0) emit(table(locks, { color: terminal }));
-  else if (terminal) complain("there are no locks");
+  else if (locks.length > 0) write(lockTable(locks, { color: terminal }));
+  else if (terminal) printError("there are no locks");
   return EXIT.OK;
 }
 
-async function look(store: Store): Promise<LockStatus[]> {
+async function describedLocks(store: Store): Promise<LockStatus[]> {
   const describer = new Describer();
   return (await store.list()).map((lock) => describer.describe(lock));
 }
 
-/** Outside a terminal, or as JSON: all of it again, whenever something has changed. */
+/** Outside a terminal, or as JSON, prints the whole list again whenever something has changed. */
 async function watch(store: Store, json: boolean, terminal: boolean): Promise<never> {
   if (terminal && !json) return watchLive(store);
   for (let before: string | undefined; ; await Bun.sleep(WATCH_MS)) {
-    const locks = await look(store);
+    const locks = await describedLocks(store);
     const now = jsonLine(locks);
     if (now === before) continue;
     before = now;
     if (json) print(now);
-    else emit(`# ${new Date().toISOString()}\n${table(locks)}`);
+    else write(`# ${new Date().toISOString()}\n${lockTable(locks)}`);
   }
 }
 
@@ -54,18 +75,18 @@ const SHOW_CURSOR = "\x1b[?25h";
 const ERASE_LINE = "\x1b[K";
 const ERASE_BELOW = "\x1b[J";
 
-/** In a terminal: redrawn in place, never longer than the screen, for there is no way back over its upper edge. */
+/** Redraws the table in place. It is never longer than the screen: the cursor cannot go above the upper edge. */
 async function watchLive(store: Store): Promise<never> {
   let drawn = 0;
-  /** The table stays as it was last, and the cursor is below it. */
+  /** Leaves the last table on the screen, with the cursor below it. */
   const leave = () => {
-    emit(`${SHOW_CURSOR}\r\n`);
+    write(`${SHOW_CURSOR}\r\n`);
     drawn = 0;
   };
   for (const signal of ["INT", "TERM", "HUP", "QUIT"] as const) {
     process.on(`SIG${signal}`, () => {
       leave();
-      dieBySignal(SIG[signal]); // as anybody else would
+      dieBySignal(SIG[signal]);
     });
   }
   process.on("SIGTSTP", () => {
@@ -73,22 +94,22 @@ async function watchLive(store: Store): Promise<never> {
     process.kill(process.pid, "SIGSTOP");
   });
   for (;;) {
-    const locks = await look(store);
+    const locks = await describedLocks(store);
     const [columns, rows] = process.stdout.getWindowSize();
-    const lines = table(locks, { color: true, width: columns }).split("\n").slice(0, -1);
+    const lines = lockTable(locks, { color: true, width: columns }).split("\n").slice(0, -1);
     const room = Math.max(2, rows - 1);
     if (lines.length > room) {
       const left = lines.length - room + 1;
       lines.splice(room - 1, left, `… and ${left} more`);
     }
     const up = drawn > 1 ? `\x1b[${drawn - 1}A` : "";
-    emit(`${HIDE_CURSOR}${up}\r${lines.map((line) => line + ERASE_LINE).join("\r\n")}${ERASE_BELOW}`);
+    write(`${HIDE_CURSOR}${up}\r${lines.map((line) => line + ERASE_LINE).join("\r\n")}${ERASE_BELOW}`);
     drawn = lines.length;
     await Promise.race([Bun.sleep(WATCH_MS), resized()]);
   }
 }
 
-/** The next time that the terminal has another size. */
+/** Resolves when the size of the terminal changes. */
 function resized(): Promise<void> {
   process.stdout.removeAllListeners("resize");
   return new Promise((resolve) => process.stdout.once("resize", resolve));

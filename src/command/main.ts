@@ -1,5 +1,5 @@
 #!/usr/bin/env bun
-/** The program's first lines: signals are blocked before anything else of ours is even parsed. */
+/** Entry point. Blocks signals before any other module is parsed: the engine may then start a thread. */
 import { blockSignals } from "../os/signal-mask.ts";
 
 blockSignals();

@@ -1,18 +1,31 @@
-/** `exclusive path`: where a lock's file is, or would be. */
+/** `exclusive path`: the path of a lock's file, whether or not the file exists. */
+import { defineCommand } from "citty";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
-import { DIR, oneName, storeOf } from "./cli/lock-options.ts";
+import { DIR, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { jsonLine, print } from "./output/print.ts";
 
-export const OPTIONS = {
-  json: { help: "print one JSON object" },
+const ARGS = defineArgs({
+  ...NAME,
+  json: { type: "boolean", description: "print one JSON object" },
   ...DIR,
-} as const;
+});
 
-export async function path(args: string[]): Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS, true);
-  const name = oneName(rest);
-  const lockfile = storeOf(values).location(name);
+export default defineCommand({
+  meta: {
+    name: "path",
+    description: "print a lock file's path",
+    examples: [["path backup", "whether or not the file exists"]],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => path(rawArgs),
+});
+
+function path(rawArgs: string[]): number {
+  const { values, rest } = parseOptions(rawArgs, ARGS);
+  const name = requireName(rest);
+  const lockfile = openStoreOf(values).location(name);
   print(values.json ? jsonLine({ name, lockfile }) : lockfile);
   return EXIT.OK;
 }

@@ -1,32 +1,105 @@
 /** `exclusive run`: run a command under a lock. */
+
+import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { nearest, parseOptions } from "./cli/options.ts";
-import { LEASE, whereOf } from "./cli/store-options.ts";
-import { heldBy } from "./output/describe-holder.ts";
-import { Log } from "./output/print.ts";
-import { POLICIES, type RunPlan } from "./run/run-plan.ts";
+import { LEASE, lockLocation, NAME } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { describeHeld } from "./output/describe-holder.ts";
+import { EventLog } from "./output/event-log.ts";
+import type { RunPlan } from "./run/run-plan.ts";
 import { runWithFileLock } from "./run/with-file-lock.ts";
 
-export const OPTIONS = {
-  wait: { short: "w", help: "wait for the lock, without limit" },
-  timeout: { short: "t", value: "DURATION", help: "wait at most so long (0: do not wait)" },
-  "if-held": { value: "fail|skip|coalesce|replace", help: "what to do when it is held" },
-  shared: { short: "s", help: "share the lock with others that share it" },
-  slots: { value: "N", help: "let N hold the lock at a time" },
-  exec: { help: "become the command: no wrapper process stays" },
-  "conflict-exit-code": { short: "E", value: "N", help: "exit status when the lock is held (default 75)" },
-  label: { value: "TEXT", help: "text for people, kept with the lock" },
-  keep: { help: "leave the lock file in place, emptied" },
-  file: { value: "PATH", help: "lock this existing file or directory as it is" },
-  dir: { value: "DIR", help: "directory of the lock files" },
+const ARGS = defineArgs({
+  ...NAME,
+  command: {
+    type: "positional",
+    valueHint: "[--] COMMAND [ARG...]",
+    description: "the command to run, and its arguments",
+  },
+  wait: { type: "boolean", alias: "w", description: "wait for the lock, without limit" },
+  timeout: {
+    type: "string",
+    alias: "t",
+    valueHint: "DURATION",
+    description: "wait up to DURATION (0: don't wait)",
+    details:
+      "A duration is a number of seconds, or a number with a unit (`ms`, `s`, `m`, `h`, `d`), or several, as in `1h30m`.",
+  },
+  "if-held": {
+    type: "enum",
+    options: ["fail", "skip", "coalesce", "replace"],
+    description: "what to do when it is held",
+    details:
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, unless another run is already queued, and then exit with status 0: the queued run has not begun, so it does the work of this one too. `replace`: stop the holder as `exclusive stop` does, then run.",
+  },
+  shared: {
+    type: "boolean",
+    alias: "s",
+    description: "share the lock with others that share it",
+    details: "A run without this option is kept out.",
+  },
+  slots: {
+    type: "string",
+    valueHint: "N",
+    description: "allow up to N holders at once",
+    details: "The slots are the locks `NAME.1` to `NAME.N`.",
+  },
+  exec: {
+    type: "boolean",
+    description: "replace this process with the command",
+    details: "The lock ends with the last process that has its descriptor.",
+  },
+  "conflict-exit-code": {
+    type: "string",
+    alias: "E",
+    valueHint: "N",
+    description: "exit status when the lock is held (default 75)",
+  },
+  label: { type: "string", valueHint: "TEXT", description: "note shown by list and status" },
+  keep: {
+    type: "boolean",
+    description: "leave the lock file in place, emptied",
+    details: "For a path that another program locks too.",
+  },
+  file: {
+    type: "string",
+    valueHint: "PATH",
+    description: "lock this existing file or directory as it is",
+    details: "It is neither written to nor deleted.",
+  },
+  dir: {
+    type: "string",
+    valueHint: "DIR",
+    description: "directory of the lock files",
+    details: "Default: `EXCLUSIVE_DIR`.",
+  },
   ...LEASE,
-  quiet: { short: "q", help: "say nothing" },
-  verbose: { short: "v", help: "say when the lock is acquired and released" },
-  "log-format": { value: "text|json", help: "json: one object a line, durations in seconds" },
-} as const;
+  quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
+  verbose: { type: "boolean", alias: "v", description: "report when the lock is acquired and released" },
+  "log-format": {
+    type: "enum",
+    options: ["text", "json"],
+    description: "with json, one object a line, durations in seconds",
+  },
+});
+
+export default defineCommand({
+  meta: {
+    name: "run",
+    description: "run a command while holding a lock",
+    examples: [
+      ["run backup -- ./backup.sh", "refuse while it runs (exit 75)"],
+      ["run --wait backup -- ./backup.sh", "wait for the running job to finish"],
+      ["run -t 10m backup -- ./backup.sh", "wait up to 10 minutes"],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => run(rawArgs),
+});
 
 /**
  * Acquires the lock, runs the command, and ends as the command ended. Resolves with an exit status where the command was
@@ -41,13 +114,12 @@ export function run(args: string[]): Promise<number> {
  * @throws {UsageError} {TypeError} {RangeError} for a command line that is wrong
  */
 export function plan(args: string[]): RunPlan {
-  const { values, rest } = parseOptions(args, OPTIONS);
+  const { values, rest } = parseOptions(args, ARGS);
   const [name, ...tail] = rest;
   const argv = tail[0] === "--" ? tail.slice(1) : tail;
   if (name === undefined) throw new UsageError("NAME is missing");
   if (argv.length === 0) throw new UsageError("COMMAND is missing");
-  const policy = oneOf("--if-held", values["if-held"], POLICIES) ?? "fail";
-  const format = oneOf("--log-format", values["log-format"], ["text", "json"]);
+  const policy = values["if-held"] ?? "fail";
   const conflictStatus =
     wholeNumber("--conflict-exit-code", values["conflict-exit-code"], 255) ?? EXIT.TEMPORARY_FAILURE;
   const { label, keep, file, shared, quiet, verbose, ttl } = values;
@@ -56,7 +128,7 @@ export function plan(args: string[]): RunPlan {
   if (policy === "replace" && values.slots !== undefined)
     throw new UsageError("--if-held replace does not go with --slots");
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
-  const where = whereOf(values);
+  const where = lockLocation(values);
   const slots = wholeNumber("--slots", values.slots, 64);
   if ("url" in where && values.exec)
     throw new UsageError("--exec does not go with a store: somebody must stay and renew the lease");
@@ -69,7 +141,7 @@ export function plan(args: string[]): RunPlan {
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,
     conflictStatus,
-    verbosity: { quiet, verbose, json: format === "json" },
+    verbosity: { quiet, verbose, json: values["log-format"] === "json" },
   };
 }
 
@@ -78,7 +150,7 @@ export function plan(args: string[]): RunPlan {
  * with the event loop's first turn costs more than everything here.
  */
 async function execute(plan: RunPlan): Promise<number> {
-  const log = new Log(plan.verbosity, plan.request.name);
+  const log = new EventLog(plan.verbosity, plan.request.name);
   try {
     if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
     Bun.unsafe.setJITPolicy(1); // see build.ts
@@ -91,32 +163,22 @@ async function execute(plan: RunPlan): Promise<number> {
 }
 
 /** @returns the exit status */
-function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: Log): number {
+function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: EventLog): number {
   const { name, holder } = error;
   const late = error instanceof LockTimeout;
   const details = { wait: log.elapsed, holder };
   if (policy === "skip" || (policy === "coalesce" && !late)) {
     const why = policy === "skip" ? "skipped" : "somebody already waits to run it";
-    log.tell("skipped", details, () => `${heldBy(name, holder)}: ${why}`);
+    log.tell("skipped", details, () => `${describeHeld(name, holder)}: ${why}`);
     return EXIT.OK;
   }
   log.tell("refused", details, () => {
     if (policy === "replace" && !late) return error.message; // why the holder was not stopped
-    return late ? `gave up after ${log.elapsed} s: ${heldBy(name, holder)}` : heldBy(name, holder);
+    return late
+      ? `gave up after ${log.elapsed} s: ${describeHeld(name, holder)}`
+      : describeHeld(name, holder);
   });
   return conflictStatus;
-}
-
-function oneOf<const T extends string>(
-  option: string,
-  value: string | undefined,
-  choices: readonly T[],
-): T | undefined {
-  if (value === undefined || (choices as readonly string[]).includes(value)) return value as T | undefined;
-  const meant = nearest(value, choices);
-  throw new UsageError(
-    `${option} takes ${choices.join(", ")}, not '${printable(value)}'${meant ? ` (did you mean ${meant}?)` : ""}`,
-  );
 }
 
 function wholeNumber(option: string, value: string | undefined, most: number): number | undefined {

@@ -1,21 +1,38 @@
-/** `exclusive status`: is a lock held, and by whom? */
+/** `exclusive status`: a lock's state and its holder. */
+import { defineCommand } from "citty";
 import { printable } from "../errors.ts";
+import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus } from "../store/store.ts";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
+import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { byWhom, heldBy } from "./output/describe-holder.ts";
-import { Describer } from "./output/describer.ts";
+import { describeHeld, describeHolder } from "./output/describe-holder.ts";
+import { Describer } from "./output/describe-processes.ts";
 import { jsonLine, print } from "./output/print.ts";
 
-export const OPTIONS = {
-  json: { help: "print one JSON object" },
-  ...PLACE,
-} as const;
+const ARGS = defineArgs({
+  ...NAME,
+  json: { type: "boolean", description: "print one JSON object" },
+  ...LOCATION,
+});
 
-export async function status(args: string[]): Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS, true);
-  const found = await lookUp(storeOf(values), oneName(rest));
+export default defineCommand({
+  meta: {
+    name: "status",
+    description: "show a lock's state and holder",
+    examples: [
+      ["status backup", "exit 0: held, 1: free, 77: no permission to tell"],
+      ["status --json backup | jq .holder", ""],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => status(rawArgs),
+});
+
+async function status(rawArgs: string[]): Promise<number> {
+  const { values, rest } = parseOptions(rawArgs, ARGS);
+  const found = await statusWithSlots(openStoreOf(values), requireName(rest));
   print(values.json ? jsonLine(new Describer().describe(found)) : inWords(found));
   return { held: EXIT.OK, free: EXIT.FREE, unknown: EXIT.NO_PERMISSION }[found.state];
 }
@@ -25,6 +42,6 @@ function inWords(lock: LockStatus): string {
   if (lock.state === "unknown")
     return `'${printable(lock.name)}': we may not read ${printable(lock.lockfile)}, so this cannot be known`;
   if (lock.slots) return lock.slots.map(inWords).join("\n");
-  const others = (lock.others ?? []).map((holder) => `  shared with one held${byWhom(holder)}`);
-  return [heldBy(lock.name, lock.holder), ...others].join("\n");
+  const others = (lock.others ?? []).map((holder) => `  shared with one held${describeHolder(holder)}`);
+  return [describeHeld(lock.name, lock.holder), ...others].join("\n");
 }

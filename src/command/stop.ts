@@ -1,42 +1,76 @@
 /** `exclusive stop`: stop the process that holds a lock. */
+
 import { constants } from "node:os";
+import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
 import { SIG } from "../os/signals.ts";
+import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus } from "../store/store.ts";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
-import { nearest, parseOptions } from "./cli/options.ts";
-import { heldBy } from "./output/describe-holder.ts";
-import { Describer } from "./output/describer.ts";
-import { jsonLine, Log, print } from "./output/print.ts";
+import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
+import { parseOptions } from "./cli/options.ts";
+import { nearest } from "./cli/suggest.ts";
+import { describeHeld } from "./output/describe-holder.ts";
+import { Describer } from "./output/describe-processes.ts";
+import { EventLog } from "./output/event-log.ts";
+import { jsonLine, print } from "./output/print.ts";
 import { GRACE_MS, stopHolders } from "./run/stop-holders.ts";
 
-export const OPTIONS = {
-  signal: { short: "s", value: "SIGNAL", help: "send this first, instead of TERM" },
-  grace: { short: "g", value: "DURATION", help: "SIGKILL to those that hold it still after so long (10s)" },
-  quiet: { short: "q", help: "say nothing" },
-  json: { help: "print one JSON object: what was stopped, and what the lock is now" },
-  ...PLACE,
-} as const;
+const ARGS = defineArgs({
+  ...NAME,
+  signal: {
+    type: "string",
+    alias: "s",
+    valueHint: "SIGNAL",
+    description: "send this first, instead of TERM",
+  },
+  grace: {
+    type: "string",
+    alias: "g",
+    valueHint: "DURATION",
+    description: "send SIGKILL after DURATION (default 10s)",
+  },
+  quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
+  json: {
+    type: "boolean",
+    description: "print one JSON object: the stopped processes, and the lock's status",
+  },
+  ...LOCATION,
+});
+
+export default defineCommand({
+  meta: {
+    name: "stop",
+    description: "end the process that holds a lock",
+    examples: [
+      ["stop worker", "SIGTERM; SIGKILL after 10 s"],
+      ["stop -s INT -g 1m worker", "SIGINT; SIGKILL after a minute"],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => stop(rawArgs),
+});
 
 export async function stop(args: string[]): Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS, true);
-  const name = oneName(rest);
-  const store = storeOf(values);
+  const { values, rest } = parseOptions(args, ARGS);
+  const name = requireName(rest);
+  const store = openStoreOf(values);
   const signal = values.signal === undefined ? SIG.TERM : signalNumber(values.signal);
   const grace = values.grace === undefined ? GRACE_MS : milliseconds(values.grace);
-  const log = new Log({ quiet: values.quiet }, name);
+  const log = new EventLog({ quiet: values.quiet }, name);
 
   const { stopped, left } = await stopHolders(store, name, { signal, grace });
-  const now = await lookUp(store, name);
+  const now = await statusWithSlots(store, name);
   if (values.json) print(jsonLine({ ...new Describer().describe(now), stopped, left }));
   else log.tell("stopped", {}, () => inWords(stopped, left, now));
   return left.length > 0 ? EXIT.TEMPORARY_FAILURE : EXIT.OK;
 }
 
 function inWords(stopped: number[], left: number[], now: LockStatus): string {
-  const state = now.state === "held" ? heldBy(now.name, now.holder) : `'${printable(now.name)}' is free`;
+  const state =
+    now.state === "held" ? describeHeld(now.name, now.holder) : `'${printable(now.name)}' is free`;
   if (left.length > 0) return `pid ${left.join(", ")} holds it even after SIGKILL: ${state}`;
   return stopped.length > 0 ? `stopped pid ${stopped.join(", ")}: ${state}` : state;
 }

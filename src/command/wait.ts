@@ -1,37 +1,63 @@
 /**
  * `exclusive wait`: wait until a lock is free.
  *
- * It waits in the kernel's queue as one who wants the lock, and lets go in the moment in which it gets it
- * (`FileStore.waitFree`): nobody is refused because of it, and no lock file is made. Free is what it was in that
- * moment; somebody else may have it when the next command runs. To have it, use `run --wait`.
+ * It waits in the kernel's queue as if it wanted the lock, and releases the lock as soon as it has it
+ * (`FileStore.waitFree`). No other process is refused because of it, and no lock file is made. The lock was free at
+ * that instant only: it may be held again when the next command runs. To take it, use `run --wait`.
  */
+import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { LockFileError, printable } from "../errors.ts";
+import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus, Store } from "../store/store.ts";
+import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
-import { lookUp, oneName, PLACE, storeOf } from "./cli/lock-options.ts";
+import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { byWhom } from "./output/describe-holder.ts";
-import { Describer } from "./output/describer.ts";
-import { complain, jsonLine, Log, print } from "./output/print.ts";
+import { describeHolder } from "./output/describe-holder.ts";
+import { Describer } from "./output/describe-processes.ts";
+import { EventLog } from "./output/event-log.ts";
+import { jsonLine, print, printError } from "./output/print.ts";
 import { showWaiting } from "./output/wait-line.ts";
 
-export const OPTIONS = {
-  timeout: { short: "t", value: "DURATION", help: "wait at most so long (0: do not wait)" },
-  quiet: { short: "q", help: "say nothing" },
-  json: { help: "print one JSON object: the lock's status, and the seconds waited" },
-  ...PLACE,
-} as const;
+const ARGS = defineArgs({
+  ...NAME,
+  timeout: {
+    type: "string",
+    alias: "t",
+    valueHint: "DURATION",
+    description: "wait up to DURATION (0: don't wait)",
+  },
+  quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
+  json: {
+    type: "boolean",
+    description: "print one JSON object: the lock's status, and the seconds waited",
+  },
+  ...LOCATION,
+});
 
-export async function wait(args: string[]): Promise<number> {
-  const { values, rest } = parseOptions(args, OPTIONS, true);
-  const name = oneName(rest);
-  const store = storeOf(values);
+export default defineCommand({
+  meta: {
+    name: "wait",
+    description: "wait until a lock is free",
+    examples: [
+      ["wait backup", "until no process holds it"],
+      ["wait -t 10m backup && ./report.sh", "exit 75: timed out"],
+    ],
+  },
+  args: ARGS,
+  run: ({ rawArgs }) => wait(rawArgs),
+});
+
+async function wait(rawArgs: string[]): Promise<number> {
+  const { values, rest } = parseOptions(rawArgs, ARGS);
+  const name = requireName(rest);
+  const store = openStoreOf(values);
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
   const deadline = timeout === undefined ? undefined : AbortSignal.timeout(timeout);
-  const log = new Log({ quiet: values.quiet }, name);
+  const log = new EventLog({ quiet: values.quiet }, name);
 
-  let found = await lookUp(store, name);
+  let found = await statusWithSlots(store, name);
   if (found.state === "unknown") return notAllowed(found);
   if (found.state === "held" && timeout !== 0) {
     const holder = async () => (await store.status(name)).holder ?? null;
@@ -46,19 +72,19 @@ export async function wait(args: string[]): Promise<number> {
   if (values.json) print(jsonLine({ ...new Describer().describe(found), waited: log.elapsed }));
   if (found.state === "free") return EXIT.OK;
   log.tell("refused", {}, () => {
-    return `gave up after ${log.elapsed} s: '${printable(name)}' is held${byWhom(found.holder)}`;
+    return `gave up after ${log.elapsed} s: '${printable(name)}' is held${describeHolder(found.holder)}`;
   });
   return EXIT.TEMPORARY_FAILURE;
 }
 
-/** Another user's lock file, made so that nobody else can read it: there is no way to wait in its queue. */
+/** Reports another user's lock file that we may not read: without opening it there is no way into its queue. */
 function notAllowed({ name, state, lockfile }: LockStatus): number {
   const held = state === "held" ? " is held, but" : ":";
-  complain(`'${printable(name)}'${held} we may not read ${printable(lockfile)}, and so cannot wait for it`);
+  printError(`'${printable(name)}'${held} we may not read ${printable(lockfile)}, and so cannot wait for it`);
   return EXIT.NO_PERMISSION;
 }
 
-/** @returns what is known at the end: that it is free, or who holds it when the time has run out */
+/** Returns the last status: free, or that of the holder when the time has run out. */
 async function untilFree(
   store: Store,
   lock: LockStatus,
@@ -66,13 +92,13 @@ async function untilFree(
 ): Promise<LockStatus> {
   const { name, lockfile } = lock;
   try {
-    for (let found = lock; found.slots !== undefined; found = await lookUp(store, name)) {
+    for (let found = lock; found.slots !== undefined; found = await statusWithSlots(store, name)) {
       for (const slot of found.slots) await store.waitFree(slot.name, deadline);
     }
     if (lock.slots === undefined) await store.waitFree(name, deadline);
     return { name, state: "free", lockfile };
   } catch (error) {
     if (!deadline?.aborted) throw error;
-    return lookUp(store, name);
+    return statusWithSlots(store, name);
   }
 }

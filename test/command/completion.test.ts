@@ -1,4 +1,4 @@
-/** Completion in real shells: what somebody gets who presses TAB. */
+/** Completion in real shells, as TAB triggers it. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
@@ -6,7 +6,7 @@ import { command, exclusive, type Process, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
-/** A shell with the binary in PATH, a lock that is held, and a directory with one file and one folder. */
+/** A shell with the binary in PATH, a held lock, and a directory with one file and one folder. */
 class Shell extends TempDir {
   readonly locks = new TempDir();
   #holder: Process | undefined;
@@ -39,7 +39,7 @@ class Shell extends TempDir {
   }
 }
 
-/** What stands on the line before TAB, and what the shell then offers, at least. */
+/** The line before TAB, and candidates that the shell must offer. */
 const LINES: Record<string, string[]> = {
   "exclusive ": ["run", "status", "completion"],
   "exclusive sta": ["status"],
@@ -87,7 +87,7 @@ E
     expect(await complete(shell, "exclusive status x")).toEqual([]);
   });
 
-  test("a name with colons and blanks, and a value behind =", async () => {
+  test("a name with colons and blanks, and a value after =", async () => {
     await using shell = await Shell.withLock("a:b c");
     expect(await complete(shell, "exclusive status a:")).toEqual(["b\\ c"]);
     expect(await complete(shell, "exclusive run --if-held=s")).toEqual(["skip"]);
@@ -99,7 +99,7 @@ E
     expect(await shell.run(["ls"])).toEqual(["file", "folder"]);
   });
 
-  test("behind the name, commands", async () => {
+  test("after the name, commands", async () => {
     await using shell = await Shell.withLock("backup");
     expect(await complete(shell, "exclusive run backup -- ech")).toContain("echo");
     expect(await complete(shell, "exclusive run backup ech")).toContain("echo");
@@ -123,7 +123,7 @@ describe.if(required("fish", "fish"))("fish", () => {
     expect(await complete(shell, "exclusive status x")).toEqual([]);
   });
 
-  test("behind the name, commands", async () => {
+  test("after the name, commands", async () => {
     await using shell = await Shell.withLock("backup");
     expect(await complete(shell, "exclusive run backup -- ech")).toContain("echo");
   });
@@ -179,7 +179,7 @@ describe.if(required("zsh", "zsh"))("zsh", () => {
       });
   });
 
-  test("behind the name, commands; directories for --dir", async () => {
+  test("after the name, commands; directories for --dir", async () => {
     await using shell = await Shell.withLock("backup");
     expect(await complete(shell, "exclusive run backup -- ech")).toContain("echo");
     expect(await complete(shell, "exclusive run --dir f")).toContain("folder");

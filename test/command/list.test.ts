@@ -33,7 +33,7 @@ test("a table: name, state, pid, user, label, and the command line of the comman
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
 });
 
-test("waiters are counted, those for a slot at each slot; the place of the next in line is not a lock", async () => {
+test("waiters are counted, those for a slot at each slot; the queue head is not a lock", async () => {
   using dir = new TempDir();
   await using _one = await hold(dir, "one");
   await using _a = await hold(dir, "two", "--slots", "2");
@@ -58,7 +58,7 @@ test("waiters are counted, those for a slot at each slot; the place of the next 
   expect((await list(dir)).stdout).toContain("WAITING");
 });
 
-test("what a killed holder left is free; so says everybody who looks, and nothing is deleted", async () => {
+test("a killed holder's lock is free for every reader, and nothing is deleted", async () => {
   using dir = new TempDir();
   const holder = startScript(
     `new Lock({ name: "job" }).acquireSync(); console.log("begun"); setInterval(() => {}, 1e6)`,
@@ -86,7 +86,7 @@ test("a command whose wrapper was killed is the holder", async () => {
   process.kill(before.commandPid, "SIGKILL");
 });
 
-test("a record that is invented convinces nobody: the kernel's word counts", async () => {
+test("an invented record is not believed: the kernel decides", async () => {
   using dir = new TempDir();
   await using stranger = new Process(["sleep", "600"]);
   await using holder = await hold(dir, "job");
@@ -118,19 +118,19 @@ test.if(canUnshare())("a holder in a pid namespace below ours, and one above it"
   process.kill(holder.pid, "SIGTERM");
 });
 
-test("files that we may not read: held by the kernel's word, else unknown", async () => {
+test("files without read permission: held as the kernel reports, else unknown", async () => {
   using dir = new TempDir();
   chmodSync(dir.path, 0o755);
   await using holder = await hold(dir, "held");
   writeFileSync(dir.file("exclusive_other.lock"), "");
   for (const file of dir.list()) chmodSync(dir.file(file), 0);
-  const nobody = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
-  const seen = await command([...nobody, binary, "list", "--json"], { dir });
+  const unprivileged = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+  const seen = await command([...unprivileged, binary, "list", "--json"], { dir });
   expect(JSON.parse(seen.stdout)).toMatchObject([
     { name: "held", state: "held", holder: { pid: holder.pid } },
     { name: "other", state: "unknown" },
   ]);
-  const asked = await command([...nobody, binary, "status", "other"], { dir });
+  const asked = await command([...unprivileged, binary, "status", "other"], { dir });
   expect(asked.status).toBe(77);
 });
 

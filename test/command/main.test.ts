@@ -3,7 +3,7 @@ import { version } from "../../package.json";
 import { root } from "../support/paths.ts";
 import { command, exclusive } from "../support/process.ts";
 
-test("--version: the package's version and the commit that was built", async () => {
+test("--version: the package's version and the commit of the build", async () => {
   const { stdout, status } = await exclusive(["--version"]);
   const git = await command(["git", "describe", "--always", "--abbrev=12", "--exclude=*"]);
   expect(status).toBe(0);

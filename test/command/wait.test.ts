@@ -9,7 +9,7 @@ import { until } from "../support/until.ts";
 
 const wait = (dir: TempDir, ...args: string[]) => exclusive(["wait", ...args], { dir });
 
-/** Waits until somebody waits for this lock in the kernel. */
+/** Waits until a process waits for this lock in the kernel. */
 const waited = (dir: TempDir, name: string) =>
   until(async () => {
     const { stdout } = await exclusive(["status", "--json", name], { dir });
@@ -43,7 +43,7 @@ test.each(["exclusive", "shared"])(
   },
 );
 
-test("--timeout: status 75, and who holds it; the holder feels nothing", async () => {
+test("--timeout: status 75 and the holder; the holder is not disturbed", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "job");
   for (const time of ["0", "50ms"]) {
@@ -60,7 +60,7 @@ test("--timeout: status 75, and who holds it; the holder feels nothing", async (
   expect(holder.running).toBe(true);
 });
 
-test("one who waits for the lock gets it, although somebody only waits before him", async () => {
+test("a waiter gets the lock, although a `wait` is before it in the queue", async () => {
   using dir = new TempDir();
   const holder = await hold(dir, "job");
   await using waiting = start(["wait", "job"], { dir });
@@ -71,7 +71,7 @@ test("one who waits for the lock gets it, although somebody only waits before hi
   expect(await waiting.result).toMatchObject({ status: 0 });
 });
 
-test("a kept file, a file of --file, slots: free when nobody holds any of them", async () => {
+test("a kept file, a file of --file, slots: free when no process holds any of them", async () => {
   using dir = new TempDir();
   await Bun.write(dir.file("data"), "");
   const cases = [
@@ -93,14 +93,14 @@ test("a kept file, a file of --file, slots: free when nobody holds any of them",
   expect(dir.list()).toEqual(["data", "exclusive_kept.lock"]);
 });
 
-test("what a killed holder left behind is free", async () => {
+test("a killed holder's lock is free", async () => {
   using dir = new TempDir();
   await Bun.write(dir.file("exclusive_job.lock"), "1\n{}\n");
   expect(await wait(dir, "job")).toMatchObject({ status: 0 });
   expect(dir.list()).toEqual(["exclusive_job.lock"]);
 });
 
-test("in a terminal it says so on one line, and Ctrl-C leaves none of it", async () => {
+test("on a terminal the wait is one line, and Ctrl-C erases it", async () => {
   using dir = new TempDir();
   await using _holder = await hold(dir, "job");
   await using waiting = new TerminalProcess([binary, "wait", "job"], { dir });
@@ -121,15 +121,17 @@ test("wrong usage", async () => {
 
 const isRoot = process.getuid?.() === 0;
 
-test.if(!isRoot || required("setpriv", "util-linux"))("a file that we may not read: 77", async () => {
+test.if(!isRoot || required("setpriv", "util-linux"))("a file without read permission: 77", async () => {
   using dir = new TempDir();
   chmodSync(dir.path, 0o755);
   await using _holder = await hold(dir, "held");
   writeFileSync(dir.file("exclusive_other.lock"), "");
   for (const file of dir.list()) chmodSync(dir.file(file), 0);
-  const nobody = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+  const unprivileged = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
   for (const name of ["held", "other"]) {
-    const { status, stderr } = await command([...nobody, binary, "wait", "--timeout", "30", name], { dir });
+    const { status, stderr } = await command([...unprivileged, binary, "wait", "--timeout", "30", name], {
+      dir,
+    });
     expect(status).toBe(77);
     expect(stderr).toContain(`we may not read ${dir.file(`exclusive_${name}.lock`)}`);
     expect(stderr).not.toContain("--dir"); // another directory has other locks

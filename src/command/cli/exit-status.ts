@@ -19,9 +19,6 @@ export const EXIT = {
   NOT_FOUND: 127,
 } as const;
 
-/** What the second process of a run with a store is called with: see `guardian.ts`. Nothing for people. */
-export const GUARDIAN = "--guardian";
-
 /** The command line is wrong. */
 export class UsageError extends Error {}
 

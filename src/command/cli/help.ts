@@ -1,37 +1,43 @@
-/** `--help`: one screen a command, made of the tables that the commands themselves are made of. */
-import { COMMANDS } from "../commands.ts";
-import type { OptionTable } from "./options.ts";
+/** `--help`: one screen a command, made from the commands' definitions. */
+import { loadCommand, loadCommands } from "../commands.ts";
+import { type Command, operandsOf, optionsOf, valueHint } from "./define.ts";
 
-/** The screen that every terminal has at least. */
+/** The smallest screen of a terminal. */
 const WIDTH = 80;
 const HEIGHT = 24;
 
-/** A wider first column is an exception, and does not move the second one. */
+/** Longer option names overflow their column instead of widening it. */
 const LEFT_MAX = 28;
 
-/** `exclusive run [OPTION...] NAME [--] COMMAND [ARG...]`; of the program, where there is no such command. */
-export function synopsis(name: string): string {
-  if (!Object.hasOwn(COMMANDS, name)) return "exclusive COMMAND [OPTION...] (exclusive --help lists them)";
-  return `exclusive ${name} [OPTION...] ${COMMANDS[name]!.operands}`.trimEnd();
+const SUMMARY = "exclusive - run commands under a named lock";
+
+/** `exclusive run [OPTION...] NAME [--] COMMAND [ARG...]`; that of the program where there is no such command. */
+export async function synopsis(name: string): Promise<string> {
+  const command = await loadCommand(name);
+  return command ? usageOf(command) : "exclusive COMMAND [OPTION...] (exclusive --help lists them)";
 }
 
-/** What a command is for and how it is called. */
-export async function page(name: string): Promise<string> {
-  const { summary, load } = COMMANDS[name]!;
-  const { options } = await load();
+function usageOf({ meta, args }: Command): string {
+  return ["exclusive", meta.name, "[OPTION...]", ...operandsOf(args)].join(" ");
+}
+
+/** The page of a command: its purpose, examples, usage and options. */
+export function page(command: Command): string {
+  const { description } = command.meta;
   return screen([
-    [summary[0]!.toUpperCase() + summary.slice(1), ...examplesOf(name)],
-    [`Usage: ${synopsis(name)}`, ...columns(optionRows(options), LEFT_MAX)],
+    [description[0]!.toUpperCase() + description.slice(1), ...examplesOf(command)],
+    [`Usage: ${usageOf(command)}`, ...columns(optionRows(command), LEFT_MAX)],
   ]);
 }
 
-/** The program's own page. */
-export function overview(): string {
+/** The program's own page: one line a command. */
+export async function overview(): Promise<string> {
+  const commands = await loadCommands();
   return screen([
-    ["While one process holds a named lock, no other process gets it", ...examplesOf("run")],
+    [SUMMARY, ...examplesOf(commands[0]!)],
     [
       "Usage: exclusive COMMAND [OPTION...]",
-      ...columns(Object.entries(COMMANDS).map(([name, { summary }]) => [name, summary])),
+      ...columns(commands.map(({ meta }) => [meta.name, meta.description])),
       ...columns([
         ["-h, --help", "this page; after COMMAND, that command's"],
         ["-V, --version", "the version"],
@@ -40,21 +46,22 @@ export function overview(): string {
   ]);
 }
 
-function examplesOf(name: string): string[] {
-  return columns(COMMANDS[name]!.examples.map(([line, does]) => [`exclusive ${line}`, does]));
+function examplesOf({ meta }: Command): string[] {
+  return columns(meta.examples.map(([line, effect]) => [`exclusive ${line}`, effect]));
 }
 
-/** Parted by empty lines, if there is room. */
+/** Sections separated by blank lines when the page fits the screen. */
 function screen(parts: string[][]): string {
   const lines = parts.flat().length;
   return parts.map((part) => part.join("\n")).join(lines + parts.length < HEIGHT ? "\n\n" : "\n");
 }
 
-function optionRows(options: OptionTable): [string, string][] {
-  const rows = Object.entries(options).map(([name, { short, value, help }]): [string, string] => [
-    `${short ? `-${short}, ` : "    "}--${name}${value ? ` ${value}` : ""}`,
-    help,
-  ]);
+function optionRows({ args }: Command): [string, string][] {
+  const rows = optionsOf(args).map(([name, option]): [string, string] => {
+    const hint = valueHint(option);
+    const letter = option.alias ? `-${option.alias}, ` : "    ";
+    return [`${letter}--${name}${hint ? ` ${hint}` : ""}`, option.description ?? ""];
+  });
   return [...rows, ["-h, --help", "this page"]];
 }
 

@@ -1,48 +1,114 @@
-/** Which lock a command line means: what the commands that look at locks have in common. */
-import { LockFileError } from "../../errors.ts";
-import { checkName, slotOf } from "../../name.ts";
+/** The options that select a lock (NAME, --dir, --file, --store) and the store that holds it. */
+import { printable } from "../../errors.ts";
+import { checkName } from "../../name.ts";
+import { readText } from "../../os/files.ts";
 import { FileStore } from "../../store/file/file-store.ts";
 import { LazyStore } from "../../store/lazy-store.ts";
-import type { LockStatus, Store } from "../../store/store.ts";
+import { checkStoreUrl, directoryOf } from "../../store/open-store.ts";
+import type { Store } from "../../store/store.ts";
+import { defineArgs } from "./define.ts";
 import { UsageError } from "./exit-status.ts";
-import { STORE, type StoreValues, whereOf } from "./store-options.ts";
 
-export const DIR = { dir: { value: "DIR", help: "directory of the lock files" }, ...STORE } as const;
+export const NAME = defineArgs({ name: { type: "positional", description: "the lock's name" } });
 
-/** Where a lock lives. */
-export const PLACE = {
+export const STORE = defineArgs({
+  store: {
+    type: "string",
+    valueHint: "URL",
+    description: "lock in redis://…, postgres://… or etcd://…",
+  },
+  "store-file": {
+    type: "string",
+    valueHint: "FILE",
+    description: "read the URL for --store from this file",
+    details: "The URL then appears in no argument list.",
+  },
+});
+
+/** A directory of lock files, or a store. */
+export const DIR = defineArgs({
+  dir: {
+    type: "string",
+    valueHint: "DIR",
+    description: "directory of the lock files",
+    details: "Default: `EXCLUSIVE_DIR`.",
+  },
+  ...STORE,
+});
+
+/** Everything that selects where a lock lives. */
+export const LOCATION = defineArgs({
   ...DIR,
-  file: { value: "PATH", help: "the lock on this file or directory, as of run --file" },
-} as const;
+  file: {
+    type: "string",
+    valueHint: "PATH",
+    description: "the lock taken with run --file PATH",
+  },
+});
 
-/** The store that the values of `PLACE` name. Its connection lasts as long as the command. */
-export function storeOf(place: StoreValues): Store {
-  const where = whereOf(place);
-  return "url" in where
-    ? new LazyStore(where.url, { lasting: true })
-    : new FileStore({ dir: where.dir, file: place.file });
+/** The store of a lock that is to be taken. */
+export const LEASE = defineArgs({
+  ...STORE,
+  ttl: {
+    type: "string",
+    valueHint: "DURATION",
+    description: "length of a lease in the store (default 15s)",
+    details: "It is the time that a lock stays taken when its lease is not renewed.",
+  },
+});
+
+/** The values of the options above. */
+export interface LocationValues {
+  store?: string;
+  "store-file"?: string;
+  dir?: string;
+  file?: string;
+  keep?: true;
+}
+
+/** Where locks live: a directory of this machine (undefined: the default one), or a store by its URL. */
+export type LockLocation = { dir: string | undefined } | { url: string };
+
+/**
+ * Finds where the lock lives. The command line has precedence over the environment: `--dir`, `--file` and `--keep`
+ * mean a file of this machine, whatever `EXCLUSIVE_STORE` is.
+ * @throws {UsageError} for options that exclude each other, and for a file that cannot be read
+ * @throws {TypeError} for a URL that names no store
+ */
+export function lockLocation(values: LocationValues): LockLocation {
+  const { store, dir, file, keep } = values;
+  const from = values["store-file"];
+  if (store !== undefined && from !== undefined)
+    throw new UsageError("--store and --store-file exclude each other");
+  const local = dir !== undefined ? "--dir" : file !== undefined ? "--file" : keep ? "--keep" : undefined;
+  const named = store ?? (from === undefined ? undefined : readUrl(from));
+  if (named !== undefined && local !== undefined)
+    throw new UsageError(`${local} is for locks in files: it does not go with a store`);
+  const url = named ?? (local === undefined ? process.env.EXCLUSIVE_STORE || undefined : undefined);
+  if (url === undefined) return { dir };
+  const directory = directoryOf(checkStoreUrl(url));
+  return directory === undefined ? { url } : { dir: directory };
+}
+
+function readUrl(file: string): string {
+  const text = readText(file)?.trim();
+  if (text === undefined) throw new UsageError(`cannot read --store-file ${printable(file)}`);
+  return text;
+}
+
+/** Opens the store that the values select. Its connection lasts as long as the command. */
+export function openStoreOf(values: LocationValues): Store {
+  const location = lockLocation(values);
+  return "url" in location
+    ? new LazyStore(location.url, { lasting: true })
+    : new FileStore({ dir: location.dir, file: values.file });
 }
 
 /**
- * The one NAME among the operands.
- * @throws {UsageError} when there is none, or more
+ * Returns the one NAME among the operands.
+ * @throws {UsageError} when there is none, or more than one
  */
-export function oneName(operands: readonly string[]): string {
+export function requireName(operands: readonly string[]): string {
   if (operands.length === 1) return checkName(operands[0]!);
   throw new UsageError(operands.length === 0 ? "NAME is missing" : "one NAME at a time");
-}
-
-/** What is known of a lock. One that has slots is held as long as any of them is, and then has `slots`. */
-export async function lookUp(store: Store, name: string): Promise<LockStatus> {
-  const status = await store.status(name);
-  if (status.state !== "free") return status;
-  const all = await store.list().catch((error: unknown) => {
-    if (error instanceof LockFileError) return []; // no directory, no slots
-    throw error;
-  });
-  const slots = all.filter(
-    (lock) => lock.state === "held" && slotOf(lock.name, name, lock.holder?.slots ?? 0),
-  );
-  if (slots.length === 0) return status;
-  return { ...status, state: "held", holder: slots[0]!.holder, slots };
 }

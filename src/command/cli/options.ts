@@ -1,49 +1,61 @@
 /**
- * Reading a command line by the POSIX rules: a table of options goes in, values come out, and what is not in the
- * table is an error. Ours rather than a library's because options must end at NAME, whatever the wrapped command's
- * own options look like, and because `run` starts too often to load a parser that does more.
+ * Reads a command line by the POSIX rules, from the `args` of a citty definition. Not citty's parser, because options
+ * must end at NAME, whatever options the wrapped command has; because an unknown option must be an error; and because
+ * `run` starts too often to load a parser that does more.
+ *
+ * IEEE Std 1003.1, Utility Syntax Guidelines.
  */
+import type { ArgsDef } from "citty";
 import { printable } from "../../errors.ts";
+import { type Arg, operandsOf, optionsOf, valueHint } from "./define.ts";
 import { HelpRequest, UsageError } from "./exit-status.ts";
+import { suggestion } from "./suggest.ts";
 
-/** An option: its long name is its key in the table. */
-export interface OptionSpec {
-  short?: string;
-  /** What the value is called in usage texts; an option without is a flag. */
-  value?: string;
-  help: string;
-}
-
-export type OptionTable = Record<string, OptionSpec>;
-
-/** Values by long name: a string where the option takes a value, else true. */
-export type OptionValues<T extends OptionTable> = {
-  -readonly [K in keyof T]?: T[K] extends { value: string } ? string : true;
+/** Values by long name: one of the choices of an enum, a string where the option takes a value, else true. */
+export type OptionValues<T extends ArgsDef> = {
+  -readonly [K in keyof T as T[K]["type"] extends "positional" ? never : K]?: T[K] extends {
+    type: "enum";
+    options: (infer Choice)[];
+  }
+    ? Choice
+    : T[K]["type"] extends "string"
+      ? string
+      : true;
 };
 
+/** Whether a command wraps another one: its operands end in `[ARG...]`, and options end at the first operand. */
+export function wrapsCommand(args: Record<string, Arg>): boolean {
+  return operandsOf(args).at(-1)?.endsWith("[ARG...]") ?? false;
+}
+
 /**
- * Splits arguments into options and the rest. Options end at the first argument that is none, or at `--`;
- * with `permute` they may also stand behind it.
+ * Splits arguments into options and operands. Options end at `--`, and where a command is wrapped at the first operand.
  * @throws {HelpRequest} for `-h` or `--help`
- * @throws {UsageError} for an unknown option, a missing value, or a value where none belongs
+ * @throws {UsageError} for an unknown option, a missing or wrong value, or a value where none belongs
  */
-export function parseOptions<const T extends OptionTable>(
-  args: readonly string[],
-  table: T,
-  permute = false,
+export function parseOptions<T extends ArgsDef>(
+  rawArgs: readonly string[],
+  args: T,
 ): { values: OptionValues<T>; rest: string[] } {
   const values: Record<string, string | true> = {};
   const rest: string[] = [];
+  const permute = !wrapsCommand(args);
   let i = 0;
   const set = (name: string, shown: string, attached: string | undefined) => {
-    const takesValue = table[name]!.value !== undefined;
-    if (!takesValue && attached !== undefined) throw new UsageError(`${shown} takes no value`);
-    if (takesValue && attached === undefined && i >= args.length)
-      throw new UsageError(`${shown} needs a value: ${table[name]!.value}`);
-    values[name] = takesValue ? (attached ?? args[i++]!) : true;
+    const option = args[name]!;
+    if (!takesValue(option)) {
+      if (attached !== undefined) throw new UsageError(`${shown} takes no value`);
+      values[name] = true;
+      return;
+    }
+    if (attached === undefined && i >= rawArgs.length)
+      throw new UsageError(`${shown} needs a value: ${valueHint(option)}`);
+    const value = attached ?? rawArgs[i++]!;
+    if (option.type === "enum") checkChoice(`--${name}`, value, option.options!);
+    values[name] = value;
   };
-  while (i < args.length) {
-    const arg = args[i]!;
+  while (i < rawArgs.length) {
+    const arg = rawArgs[i]!;
     if (arg === "--") {
       i++;
       break;
@@ -57,28 +69,29 @@ export function parseOptions<const T extends OptionTable>(
     i++;
     if (arg.startsWith("--")) {
       const [name, attached] = splitOnce(arg.slice(2), "=");
-      if (name === "help" && !Object.hasOwn(table, name)) throw new HelpRequest();
-      if (!Object.hasOwn(table, name)) throw unknownOption(`--${name}`, table);
-      set(name, `--${name}`, attached);
+      if (isOption(args, name)) set(name, `--${name}`, attached);
+      else if (name === "help") throw new HelpRequest();
+      else throw unknownOption(`--${name}`, args);
     } else {
-      shortOptions(arg.slice(1), table, set);
+      readLetters(arg.slice(1), args, set);
     }
   }
-  return { values: values as OptionValues<T>, rest: rest.concat(args.slice(i)) };
+  return { values: values as OptionValues<T>, rest: rest.concat(rawArgs.slice(i)) };
 }
 
-function shortOptions(
+/** Reads combined short options. The first that takes a value takes the rest of the word, if there is any. */
+function readLetters(
   letters: string,
-  table: OptionTable,
+  args: ArgsDef,
   set: (name: string, shown: string, attached?: string) => void,
 ): void {
   for (let j = 0; j < letters.length; j++) {
     const letter = letters[j]!;
-    const name = Object.keys(table).find((key) => table[key]!.short === letter);
+    const name = optionOfLetter(args, letter);
     if (name === undefined && letter === "h") throw new HelpRequest();
-    if (name === undefined) throw unknownOption(`-${letter}`, table);
+    if (name === undefined) throw unknownOption(`-${letter}`, args);
     const remaining = letters.slice(j + 1);
-    if (table[name]!.value !== undefined && remaining !== "") {
+    if (takesValue(args[name]!) && remaining !== "") {
       set(name, `-${letter}`, remaining);
       return;
     }
@@ -86,38 +99,35 @@ function shortOptions(
   }
 }
 
-/** The text before the first separator, and the text behind it where there is one. */
+/** The long name of the option with this letter. */
+export function optionOfLetter(args: Record<string, Arg>, letter: string): string | undefined {
+  return Object.keys(args).find((name) => args[name]!.alias === letter);
+}
+
+export function takesValue({ type }: Arg): boolean {
+  return type === "string" || type === "enum";
+}
+
+function isOption(args: ArgsDef, name: string): boolean {
+  return Object.hasOwn(args, name) && args[name]!.type !== "positional";
+}
+
+/** The text before the first separator, and the text after it where there is one. */
 export function splitOnce(text: string, separator: string): [string, string | undefined] {
   const at = text.indexOf(separator);
   return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
 }
 
-function unknownOption(option: string, table: OptionTable): UsageError {
-  const meant = option.startsWith("--") && nearest(option.slice(2), Object.keys(table));
-  return new UsageError(`unknown option ${printable(option)}${meant ? ` (did you mean --${meant}?)` : ""}`);
+function unknownOption(option: string, args: ArgsDef): UsageError {
+  const names = optionsOf(args).map(([name]) => name);
+  const meant = option.startsWith("--") ? suggestion(option.slice(2), names, "--") : "";
+  return new UsageError(`unknown option ${printable(option)}${meant}`);
 }
 
-/** The candidate that fewest slips turn into `word`, if it is a near miss. */
-export function nearest(word: string, candidates: readonly string[]): string | undefined {
-  const ranked = candidates
-    .map((candidate) => ({ candidate, slips: distance(word, candidate) }))
-    .sort((a, b) => a.slips - b.slips);
-  const best = ranked[0];
-  return best && best.slips <= Math.max(1, Math.floor(word.length / 3)) ? best.candidate : undefined;
-}
-
-/** Edits between two words: insert, delete, replace, or swap two neighbours (Damerau-Levenshtein, restricted). */
-function distance(a: string, b: string): number {
-  const rows: number[][] = Array.from({ length: a.length + 1 }, (_, i) => [i]);
-  for (let j = 0; j <= b.length; j++) rows[0]![j] = j;
-  for (let i = 1; i <= a.length; i++) {
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = rows[i - 1]![j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      let best = Math.min(rows[i - 1]![j]! + 1, rows[i]![j - 1]! + 1, substitution);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
-        best = Math.min(best, rows[i - 2]![j - 2]! + 1);
-      rows[i]![j] = best;
-    }
-  }
-  return rows[a.length]![b.length]!;
+/** @throws {UsageError} when the value is not one of the choices */
+function checkChoice(option: string, value: string, choices: readonly string[]): void {
+  if (choices.includes(value)) return;
+  throw new UsageError(
+    `${option} takes ${choices.join(", ")}, not '${printable(value)}'${suggestion(value, choices)}`,
+  );
 }

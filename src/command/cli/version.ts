@@ -1,6 +1,6 @@
-/** `exclusive --version`: the version of the package, and the commit where the build knows it. */
+/** `exclusive --version`: the version of the package, and the commit of the build where it is known. */
 
-// Set by build.ts. In the npm package the version is read from its package.json, which stands beside.
+// Set by build.ts. The npm package reads the version from its package.json instead.
 declare const BUILD_VERSION: string | undefined;
 declare const BUILD_COMMIT: string | undefined;
 

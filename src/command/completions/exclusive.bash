@@ -1,6 +1,6 @@
 # bash completion for exclusive. Works in bash 3.2, as macOS has it.
-# Bash breaks words at : and = too, which names and options hold: they are put together again by whether blanks stand
-# between them, and what bash has already is cut off each answer.
+# Bash breaks words at : and = too, which occur in names and options. Words without a blank between them are joined
+# again, and the part that bash already has is cut from each candidate.
 _exclusive() {
   local rest=$COMP_LINE word line value cut="" i n=-1
   local -a words=()

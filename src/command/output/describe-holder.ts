@@ -1,21 +1,21 @@
-/** How a lock and its holder are told to people. */
+/** Human-readable descriptions of a lock's holder. */
+import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
 import { commandLine } from "../../os/processes.ts";
-import { visiblePid } from "./describer.ts";
-import { spoken } from "./print.ts";
+import { visiblePid } from "./describe-processes.ts";
 
-/** `'deploy' is held by pid 4711 since 3m 10s: ./deploy.sh`. */
-export function heldBy(name: string, holder: Holder | undefined): string {
-  return `'${printable(name)}' is held${byWhom(holder)}`;
+/** `'deploy' is held by pid 4711 for 3m 10s: ./deploy.sh`. */
+export function describeHeld(name: string, holder: Holder | undefined): string {
+  return `'${printable(name)}' is held${describeHolder(holder)}`;
 }
 
-/** ` by pid 4711 for 3m 10s (label): ./deploy.sh`, as much of it as is known. */
-export function byWhom(holder: Holder | undefined): string {
+/** ` by pid 4711 for 3m 10s (label): ./deploy.sh`, as far as it is known. */
+export function describeHolder(holder: Holder | undefined): string {
   if (holder?.pid === undefined) return " by another process";
   const { pid, commandPid, acquiredAt, label, alive, host } = holder;
   const living = alive === false && commandPid !== undefined ? commandPid : pid;
-  const since = acquiredAt ? ` for ${spoken(Date.now() - acquiredAt.getTime())}` : "";
+  const since = acquiredAt ? ` for ${humanDuration(Date.now() - acquiredAt.getTime())}` : "";
   const where = alive === undefined && host !== undefined ? ` on ${printable(host)}` : "";
   const seen = visiblePid(holder);
   const command = seen === undefined ? undefined : commandLine(seen);
@@ -24,7 +24,7 @@ export function byWhom(holder: Holder | undefined): string {
 
 const COMMAND_LINE_MAX = 120;
 
-/** Text of unknown origin and length, fit for one line. */
+/** Makes text of unknown origin and length fit for one line. */
 export function shortened(text: string): string {
   const line = printable(text);
   return line.length > COMMAND_LINE_MAX ? `${line.slice(0, COMMAND_LINE_MAX)}…` : line;

@@ -1,13 +1,13 @@
-/** Locks as a table for people. */
+/** Locks as a table. */
+import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
 import type { LockStatus } from "../../store/store.ts";
 import { shortened } from "./describe-holder.ts";
-import { spoken } from "./print.ts";
 
 const COLUMNS = ["NAME", "STATE", "PID", "USER", "HELD FOR", "WAITING", "LABEL", "COMMAND"] as const;
 
-/** No cell but the last is wider. */
+/** Width limit of every cell but the last. */
 const CELL_MAX = 40;
 
 const COLOR = {
@@ -22,12 +22,12 @@ const PLAIN = "\x1b[0m";
 export interface TableOptions {
   /** Colours, unless `NO_COLOR` (no-color.org) is set. */
   color?: boolean;
-  /** Cut lines to so many columns. */
+  /** Cut lines to this many columns. */
   width?: number;
 }
 
-/** One line a lock, below one of headings; each ends with a newline. */
-export function table(locks: readonly LockStatus[], { color = false, width }: TableOptions = {}): string {
+/** Formats a line of headings and one line a lock; each ends with a newline. */
+export function lockTable(locks: readonly LockStatus[], { color = false, width }: TableOptions = {}): string {
   const now = Date.now();
   const rows = locks.map((lock) => cells(lock, now));
   const used = COLUMNS.map((_, i) => i < 3 || rows.some((row) => row[i] !== ""));
@@ -64,14 +64,14 @@ function cells({ name, state, holder, others = [], waiters }: LockStatus, now: n
     state === "held" && holder?.mode === "shared" ? "shared" : state,
     pidCell(holder) + (others.length > 0 ? ` +${others.length}` : ""),
     cut(printable(holder?.user ?? ""), CELL_MAX),
-    since === undefined ? "" : spoken(now - since),
+    since === undefined ? "" : humanDuration(now - since),
     waiters ? String(waiters) : "",
     cut(printable(holder?.label ?? ""), CELL_MAX),
     shortened(holder?.commandLine ?? ""),
   ];
 }
 
-/** The holder's pid, with its host where it is not a process that can be seen from here. */
+/** The holder's pid, with its host where the process is not visible from this host. */
 function pidCell(holder: Holder | undefined): string {
   if (holder?.pid === undefined) return "";
   const { pid, alive, host, commandPid } = holder;
@@ -79,7 +79,7 @@ function pidCell(holder: Holder | undefined): string {
   return String(alive === false ? (commandPid ?? pid) : pid);
 }
 
-/** The text's beginning, with an ellipsis where it is wider than so many columns. */
+/** Cuts text to this many columns, with an ellipsis. */
 function cut(text: string, width = Number.POSITIVE_INFINITY): string {
   return Bun.stringWidth(text) <= width ? text : `${Bun.sliceAnsi(text, 0, width - 1)}…`;
 }

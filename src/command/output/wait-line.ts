@@ -1,57 +1,57 @@
-/** What a waiting command shows: in a terminal one live line, elsewhere a line at the start and then rarely. */
+/** The progress of a wait: one live line on a terminal, elsewhere a line at the start and then a rare reminder. */
 import { releaseAll } from "../../acquire.ts";
-import { type Duration, milliseconds } from "../../duration.ts";
+import { type Duration, humanDuration, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
 import { write } from "../../os/files.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { dieBySignal, SIG } from "../../os/signals.ts";
-import { byWhom } from "./describe-holder.ts";
-import { type Log, spoken } from "./print.ts";
+import { describeHolder } from "./describe-holder.ts";
+import type { EventLog } from "./event-log.ts";
 
-/** A wait that is over sooner is not worth a line. */
+/** A wait that ends sooner is not shown. */
 const PATIENCE_MS = 150;
 const REDRAW_MS = 1000;
 const REMIND_MS = 10 * 60_000;
-/** Asking who holds the lock costs more than drawing a line. */
-const LOOK_EVERY = 5;
+/** The holder is looked up at every fifth drawing: that costs more than drawing. */
+const LOOKUP_EVERY = 5;
 
 const ERASE = "\r\x1b[K";
 
 const ENDING = { SIGINT: SIG.INT, SIGTERM: SIG.TERM, SIGHUP: SIG.HUP } as const;
 
-/** Shows that we wait, until it is disposed of. */
+/** Shows the wait until it is disposed of. */
 export function showWaiting(
   lock: { name: string; holder(): Promise<Holder | null> },
   timeout: Duration | undefined,
-  log: Log,
+  log: EventLog,
 ): Disposable {
-  if (log.talk.quiet) return { [Symbol.dispose]() {} };
+  if (log.verbosity.quiet) return { [Symbol.dispose]() {} };
   const begun = Date.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
-  const live = !log.talk.json && process.stderr.isTTY;
+  const live = !log.verbosity.json && process.stderr.isTTY;
   let holder: Holder | null = null;
   let timer: Timer | undefined;
   let restore: (() => void) | undefined;
 
   const line = () => {
-    const left = deadline === undefined ? "" : `, giving up in ${spoken(deadline - Date.now() + 999)}`;
-    const held = holder ? `held${byWhom(holder)}` : "just released";
-    // What is of any length comes last: a terminal shows what fits.
-    return `waiting for '${printable(lock.name)}', waited ${spoken(Date.now() - begun)}${left}; ${held}`;
+    const left = deadline === undefined ? "" : `, giving up in ${humanDuration(deadline - Date.now() + 999)}`;
+    const held = holder ? `held${describeHolder(holder)}` : "just released";
+    // The variable-length part comes last, because the line is cut to the terminal's width.
+    return `waiting for '${printable(lock.name)}', waited ${humanDuration(Date.now() - begun)}${left}; ${held}`;
   };
   const show = () => {
     if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
     restore ??= eraseBeforeDeath();
-    // Asked each time: `columns` stays what it was when the window changes. A line that wraps could not be erased.
+    // `columns` is not updated when the window changes, so ask each time: a line that wraps could not be erased.
     const [columns] = process.stderr.getWindowSize();
     write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, (columns || 80) - 1));
   };
   let shown = 0;
   const tick = async () => {
-    // That a store does not answer now is for the wait itself to judge, not for the line that tells of it.
-    if (!live || shown++ % LOOK_EVERY === 0) holder = await lock.holder().catch(() => holder);
-    if (timer === undefined) return; // disposed of while we looked
+    // A store that does not answer is for the wait itself to report, not for this line.
+    if (!live || shown++ % LOOKUP_EVERY === 0) holder = await lock.holder().catch(() => holder);
+    if (timer === undefined) return; // disposed of during the lookup
     show();
     timer = setTimeout(tick, live ? REDRAW_MS : REMIND_MS);
   };
@@ -68,8 +68,8 @@ export function showWaiting(
 }
 
 /**
- * A signal that ends us leaves a clean line behind, and no file of the next in line. One that we were started ignoring
- * stays ignored, for the command too.
+ * On a signal that ends this process, erases the line and releases the queue head's lock. A signal that was ignored at
+ * our start stays ignored, for the command too.
  */
 function eraseBeforeDeath(): () => void {
   const handlers = (Object.keys(ENDING) as (keyof typeof ENDING)[])

@@ -4,6 +4,7 @@
  * It acquires the second hold before the command starts, and releases it when no process of the command is left. It
  * stops the command where the wrapper does not. It ends with the wrapper, or when it has done the wrapper's work.
  */
+
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { write } from "../../os/files.ts";
@@ -11,7 +12,7 @@ import { type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";
 import { EXIT } from "../cli/exit-status.ts";
-import { complain } from "../output/print.ts";
+import { printError } from "../output/print.ts";
 import { endTree } from "./end-tree.ts";
 import {
   encodeMessage,
@@ -135,7 +136,7 @@ class Guardian {
     if (!this.#done && this.#starting) {
       const { name, wrapper } = this.order;
       if ((await this.#stopCommand()) > 0)
-        complain(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone: its command was stopped`);
+        printError(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone: its command was stopped`);
     }
     await this.#stopped;
     await this.#leave();

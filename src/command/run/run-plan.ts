@@ -1,10 +1,7 @@
 /** What `exclusive run` is to do: its command line, read and checked. */
 import type { FileStoreOptions } from "../../store/file/file-store.ts";
 import type { Request } from "../../store/store.ts";
-import type { Talk } from "../output/print.ts";
-
-/** What to do when the lock is held: `--if-held`. */
-export const POLICIES = ["fail", "skip", "coalesce", "replace"] as const;
+import type { Verbosity } from "../output/event-log.ts";
 
 /** A store that is not a directory of this machine. */
 export interface RemoteStore {
@@ -19,12 +16,13 @@ export interface RunPlan {
   store: FileStoreOptions | RemoteStore;
   /** Become the command, instead of waiting for its end. */
   exec: boolean;
-  policy: (typeof POLICIES)[number];
+  /** What to do when the lock is held. */
+  policy: "fail" | "skip" | "coalesce" | "replace";
   /** Wait for a held lock, without a limit other than `timeout`. */
   wait: boolean;
   /** Wait at most this long, in milliseconds from the start of the program. */
   timeout: number | undefined;
   /** The exit status where the lock is held. */
   conflictStatus: number;
-  verbosity: Talk;
+  verbosity: Verbosity;
 }

@@ -5,6 +5,7 @@
  * recorded pid lives, it started when the record says, and (on Linux) the kernel reports that it holds the lock. It is
  * pinned before the last of these checks, so that its pid cannot pass to another process in between.
  */
+
 import { acquire, holderOf, locationOf } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
@@ -12,9 +13,9 @@ import { holdsLock, processesHolding } from "../../os/lock-table.ts";
 import { ProcessHandle } from "../../os/process-handle.ts";
 import { isStopped, parentOf } from "../../os/processes.ts";
 import { SIG, takePendingSignals } from "../../os/signals.ts";
+import { statusWithSlots } from "../../store/look-up.ts";
 import type { Lease, LockStatus, Request, Store } from "../../store/store.ts";
 import { StopRefused } from "../cli/exit-status.ts";
-import { lookUp } from "../cli/lock-options.ts";
 
 /** How holders are stopped. */
 export interface StopOptions {
@@ -146,9 +147,9 @@ async function pinTargets(store: Store, name: string): Promise<PinnedTarget[]> {
     let refusal: StopRefused | undefined;
     const pinned: PinnedTarget[] = [];
     try {
-      for (const target of targetsOf(await lookUp(store, name)))
+      for (const target of targetsOf(await statusWithSlots(store, name)))
         pinned.push({ ...target, process: new ProcessHandle(target.pid) });
-      const now = targetsOf(await lookUp(store, name)).map(({ pid }) => pid);
+      const now = targetsOf(await statusWithSlots(store, name)).map(({ pid }) => pid);
       if (now.join() === pinned.map(({ pid }) => pid).join()) return pinned;
     } catch (error) {
       if (!(error instanceof StopRefused)) throw error;

@@ -1,7 +1,8 @@
 /** Waiting for a lock that is held, by the options of `exclusive run`. */
+
 import { acquire, holderOf } from "../../acquire.ts";
 import type { Lease, Store } from "../../store/store.ts";
-import type { Log } from "../output/print.ts";
+import type { EventLog } from "../output/event-log.ts";
 import type { RunPlan } from "./run-plan.ts";
 
 /** Whether the plan lets a held lock be waited for. */
@@ -11,7 +12,11 @@ export const mayWait = ({ wait, timeout }: RunPlan): boolean => wait || timeout 
  * Acquires a lock that is held: in its queue, or by stopping its holder.
  * @throws {CannotAcquireLock} when that fails, as far as the plan goes
  */
-export async function waitForLock<L extends Lease>(store: Store<L>, plan: RunPlan, log: Log): Promise<L> {
+export async function waitForLock<L extends Lease>(
+  store: Store<L>,
+  plan: RunPlan,
+  log: EventLog,
+): Promise<L> {
   const { request, policy, wait, timeout } = plan;
   const { showWaiting } = await import("../output/wait-line.ts");
   const holder = () => holderOf(store, request);

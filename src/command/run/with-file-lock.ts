@@ -1,4 +1,5 @@
 /** `exclusive run` with a lock in a file: acquire, run the command, release. */
+
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
 import { thisProcess } from "../../holder.ts";
@@ -6,7 +7,7 @@ import type { Ending } from "../../os/child-process.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
-import type { Log } from "../output/print.ts";
+import type { EventLog } from "../output/event-log.ts";
 import { cannotStart } from "./cannot-start.ts";
 import type { RunPlan } from "./run-plan.ts";
 import { exitLike, supervise } from "./supervise.ts";
@@ -17,7 +18,7 @@ import { mayWait, waitForLock } from "./wait-for-lock.ts";
  * @throws {CannotAcquireLock} when the lock is held, and the plan does not wait for it
  * @throws {CommandError} when the command cannot be started
  */
-export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, log: Log): Promise<never> {
+export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, log: EventLog): Promise<never> {
   const { name } = plan.request;
   const store = new FileStore(where);
   let lease = mayWait(plan) ? tryAcquireSync(store, plan.request) : acquireSync(store, plan.request);

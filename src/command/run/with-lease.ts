@@ -21,6 +21,7 @@
  * The guardian has its own session and no terminal, survives all signals that it can, and keeps no descriptor of the
  * command.
  */
+
 import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
 import type { Ending } from "../../os/child-process.ts";
@@ -32,7 +33,8 @@ import { start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { CommandError, EXIT } from "../cli/exit-status.ts";
-import { complain, type Log } from "../output/print.ts";
+import type { EventLog } from "../output/event-log.ts";
+import { printError } from "../output/print.ts";
 import { cannotStart } from "./cannot-start.ts";
 import { ChildThread } from "./child-watcher.ts";
 import { endTree } from "./end-tree.ts";
@@ -50,7 +52,7 @@ const CHECK_MS = 250;
  * @throws {CannotAcquireLock} when the lock is held, as far as the plan waits for it
  * @throws {StoreError} when the store is unreachable or refuses the request
  */
-export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log: Log): Promise<never> {
+export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log: EventLog): Promise<never> {
   const inherited = inheritedDescriptors(); // before this process opens any
   if (!isIgnored(SIG.PIPE)) process.on("SIGPIPE", () => {}); // writing to a guardian that has ended must not end us
   const { name } = plan.request;
@@ -68,7 +70,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   await holds.release();
   await store.close();
   if (ending instanceof CommandError) {
-    complain(ending.message);
+    printError(ending.message);
     return exit(ending.status); // at once: no thread of this process has to end in order
   }
   const details = { hold: Math.round((log.elapsed - waited) * 1000) / 1000, ...ending };
@@ -99,7 +101,7 @@ class Holds {
  * Starts the guardian, and waits until it has the second hold: until the last holder's command has ended.
  * @throws {CannotAcquireLock} when that takes longer than the plan waits; then the main lock is released
  */
-async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: Log): Promise<Holds> {
+async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: EventLog): Promise<Holds> {
   const { name, mode, label } = plan.request;
   const { timeout, wait } = plan;
   const mark = {

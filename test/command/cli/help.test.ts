@@ -1,12 +1,13 @@
 import { describe, expect, test } from "bun:test";
+import { optionsOf } from "../../../src/command/cli/define.ts";
 import { parseOptions } from "../../../src/command/cli/options.ts";
-import { COMMANDS } from "../../../src/command/commands.ts";
+import { COMMANDS, loadCommand, loadCommands } from "../../../src/command/commands.ts";
 import { exclusive } from "../../support/process.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 
 const names = Object.keys(COMMANDS);
 
-// The front that is flock(1) has the help page of flock(1).
+// The flock(1) front end has flock(1)'s help page.
 describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
   const page = () => exclusive([name, "--help"]);
 
@@ -20,28 +21,28 @@ describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
 
   test("examples first, then how it is called, then each option", async () => {
     const { stdout } = await page();
-    const { options } = await COMMANDS[name]!.load();
-    const places = [`exclusive ${COMMANDS[name]!.examples[0]![0]}`, `Usage: exclusive ${name}`].map((text) =>
+    const { args, meta } = (await loadCommand(name))!;
+    const places = [`exclusive ${meta.examples[0]![0]}`, `Usage: exclusive ${name}`].map((text) =>
       stdout.indexOf(text),
     );
     expect(places).toEqual(places.toSorted((a, b) => a - b));
     expect(places[0]).toBeGreaterThan(0);
-    for (const [long, { short }] of Object.entries(options)) {
+    for (const [long, { alias }] of optionsOf(args)) {
       expect(stdout).toContain(`--${long}`);
-      if (short) expect(stdout).toContain(`-${short}, --${long}`);
+      if (alias) expect(stdout).toContain(`-${alias}, --${long}`);
     }
   });
 
-  test("its examples have no option that it has not", async () => {
-    const { options } = await COMMANDS[name]!.load();
-    for (const [line] of COMMANDS[name]!.examples) {
+  test("its examples have only options of its own", async () => {
+    const { args: definition, meta } = (await loadCommand(name))!;
+    for (const [line] of meta.examples) {
       const [command, ...args] = line.split(/ [|>] | && /)[0]!.split(" ");
       expect(command).toBe(name);
-      parseOptions(args, options, name !== "run");
+      parseOptions(args, definition);
     }
   });
 
-  test("-h and `help` say the same", async () => {
+  test("-h and `help` print the same", async () => {
     const { stdout } = await page();
     expect((await exclusive(["help", name])).stdout).toBe(stdout);
     expect((await exclusive([name, "-h"])).stdout).toBe(stdout);
@@ -51,20 +52,20 @@ describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
 test("the program's own page names every command", async () => {
   const { stdout, status } = await exclusive(["--help"]);
   expect(status).toBe(0);
-  for (const name of names)
-    expect(stdout).toMatch(new RegExp(`^  ${name} +${RegExp.escape(COMMANDS[name]!.summary)}$`, "m"));
+  for (const { meta } of await loadCommands())
+    expect(stdout).toMatch(new RegExp(`^  ${meta.name} +${RegExp.escape(meta.description)}$`, "m"));
   expect(stdout.split("\n").length).toBeLessThanOrEqual(25);
   for (const args of [["-h"], ["help"], ["help", "help"]])
     expect((await exclusive(args)).stdout).toBe(stdout);
 });
 
-test("help flock is what flock --help is", async () => {
+test("help flock prints the same as flock --help", async () => {
   const { stdout, status } = await exclusive(["help", "flock"]);
   expect(status).toBe(0);
   expect(stdout).toBe((await exclusive(["flock", "--help"])).stdout);
 });
 
-test("behind NAME, --help is the command's", async () => {
+test("after NAME, --help belongs to the command", async () => {
   using dir = new TempDir();
   for (const dashes of [[], ["--"]]) {
     const shown = await exclusive(["run", "job", ...dashes, "sh", "-c", 'echo "$1"', "sh", "--help"], {

@@ -1,19 +1,29 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { defineArgs } from "../../../src/command/cli/define.ts";
 import { HelpRequest, UsageError } from "../../../src/command/cli/exit-status.ts";
-import { nearest, parseOptions } from "../../../src/command/cli/options.ts";
+import { parseOptions } from "../../../src/command/cli/options.ts";
+import { nearest } from "../../../src/command/cli/suggest.ts";
 
-const TABLE = {
-  wait: { short: "w", help: "" },
-  quiet: { short: "q", help: "" },
-  timeout: { short: "t", value: "DURATION", help: "" },
-  dir: { value: "DIR", help: "" },
-} as const;
+const PERMUTING = defineArgs({
+  name: { type: "positional" },
+  wait: { type: "boolean", alias: "w" },
+  quiet: { type: "boolean", alias: "q" },
+  timeout: { type: "string", alias: "t", valueHint: "DURATION" },
+  dir: { type: "string", valueHint: "DIR" },
+  format: { type: "enum", alias: "f", options: ["text", "json"] },
+});
+
+/** The same for a command that wraps another one: its operands end in `[ARG...]`. */
+const TABLE = defineArgs({
+  ...PERMUTING,
+  command: { type: "positional", valueHint: "[--] COMMAND [ARG...]" },
+});
 
 const parse = (line: string, permute = false) =>
-  parseOptions(line === "" ? [] : line.split(" "), TABLE, permute);
+  parseOptions(line === "" ? [] : line.split(" "), permute ? PERMUTING : TABLE);
 
-describe("options end at the first argument that is none, or at --", () => {
+describe("options end at the first operand, or at --", () => {
   test.each([
     ["", {}, []],
     ["-w job cmd -q", { wait: true }, ["job", "cmd", "-q"]],
@@ -30,12 +40,13 @@ describe("options end at the first argument that is none, or at --", () => {
     ["-t 1 -t 2 job", { timeout: "2" }, ["job"]],
     ["- -w", {}, ["-", "-w"]],
     ["job --help", {}, ["job", "--help"]],
+    ["-fjson --format text job", { format: "text" }, ["job"]],
   ])("%p", (line, values, rest) => {
     expect(parse(line)).toEqual({ values, rest } as ReturnType<typeof parse>);
   });
 });
 
-test("where nothing is wrapped they may stand behind the operands too, up to --", () => {
+test("where no command is wrapped they may follow the operands, up to --", () => {
   expect(parse("job -w --dir d more -- -q", true)).toEqual({
     values: { wait: true, dir: "d" },
     rest: ["job", "more", "-q"],
@@ -51,6 +62,10 @@ test.each([
   ["--wait=1", "--wait takes no value"],
   ["--dir", "--dir needs a value: DIR"],
   ["-t", "-t needs a value: DURATION"],
+  ["-f", "-f needs a value: text|json"],
+  ["--format jsn", "--format takes text, json, not 'jsn' (did you mean json?)"],
+  ["--format= job", "--format takes text, json, not ''"],
+  ["--name job", "unknown option --name"],
 ])("%p is an error", (line, message) => {
   expect(() => parse(line)).toThrow(new UsageError(message));
 });
@@ -59,7 +74,7 @@ test.each(["-h", "--help", "-wh", "-q --help"])("%p asks for help", (line) => {
   expect(() => parse(line)).toThrow(HelpRequest);
 });
 
-test("whatever stands behind the first operand is kept as it is", () => {
+test("everything after the first operand is kept unchanged", () => {
   fc.assert(
     fc.property(fc.array(fc.string()), (tail) => {
       expect(parseOptions(["-w", "job", ...tail], TABLE).rest).toEqual(["job", ...tail]);
@@ -68,7 +83,7 @@ test("whatever stands behind the first operand is kept as it is", () => {
   );
 });
 
-test("every command line is read or refused as wrong usage, and nothing gets lost", () => {
+test("every command line is read or refused as wrong usage, and no operand is lost", () => {
   const word = fc.oneof(
     fc.constantFrom("-w", "-t", "--timeout", "--timeout=1", "-wq", "--", "job"),
     fc.string(),
@@ -76,7 +91,7 @@ test("every command line is read or refused as wrong usage, and nothing gets los
   fc.assert(
     fc.property(fc.array(word), fc.boolean(), (args, permute) => {
       try {
-        const { rest } = parseOptions(args, TABLE, permute);
+        const { rest } = parseOptions(args, permute ? PERMUTING : TABLE);
         const kept = args.filter((arg) => rest.includes(arg));
         expect(rest.every((arg) => args.includes(arg))).toBe(true);
         expect(kept.length).toBeGreaterThanOrEqual(rest.length);
@@ -87,7 +102,7 @@ test("every command line is read or refused as wrong usage, and nothing gets los
   );
 });
 
-test("the near miss is one slip away: a letter more, less, other or swapped", () => {
+test("a near miss: one letter inserted, deleted, replaced or swapped", () => {
   const words = ["status", "stop", "list", "wait", "path"];
   for (const slip of ["stauts", "statu", "statuss", "sratus"]) expect(nearest(slip, words)).toBe("status");
   expect(nearest("lsit", words)).toBe("list");

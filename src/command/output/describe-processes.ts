@@ -1,20 +1,20 @@
-/** Adds to holders what the OS shows of their processes. */
+/** Adds to a lock's status what the OS reports about the processes of its holders. */
 import type { Holder } from "../../holder.ts";
 import { commandLine, userOf } from "../../os/processes.ts";
 import type { LockStatus } from "../../store/store.ts";
 
 /**
- * The process to look at for this holder: the command, else the holder; undefined where its pid means nothing here. A holder
- * without `host` came from /proc/locks, not from a record.
+ * Returns the process to describe for this holder: the command, else the holder itself; undefined where its pid means
+ * nothing on this host. A holder without `host` comes from the kernel's lock table, not from a record.
  */
 export function visiblePid({ pid, alive, host, commandPid }: Holder): number | undefined {
   if (alive === undefined && host !== undefined) return undefined;
   return commandPid ?? (alive === false ? undefined : pid);
 }
 
-/** Describes many locks; asks once for each process. */
+/** Asks the OS once for each process, however many locks it holds. */
 export class Describer {
-  readonly #asked = new Map<number, Pick<Holder, "user" | "commandLine">>();
+  readonly #known = new Map<number, Pick<Holder, "user" | "commandLine">>();
 
   describe(lock: LockStatus): LockStatus {
     return {
@@ -28,11 +28,11 @@ export class Describer {
   #describe(holder: Holder): Holder {
     const pid = visiblePid(holder);
     if (pid === undefined) return holder;
-    let shown = this.#asked.get(pid);
-    if (shown === undefined) {
-      shown = { user: userOf(pid), commandLine: commandLine(pid) };
-      this.#asked.set(pid, shown);
+    let facts = this.#known.get(pid);
+    if (facts === undefined) {
+      facts = { user: userOf(pid), commandLine: commandLine(pid) };
+      this.#known.set(pid, facts);
     }
-    return { ...holder, ...shown };
+    return { ...holder, ...facts };
   }
 }

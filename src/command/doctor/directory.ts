@@ -1,0 +1,124 @@
+/** Tries locks in a directory, with real processes. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { CannotAcquireLock, printable } from "../../errors.ts";
+import { Lock } from "../../lock.ts";
+import { codeOf, systemError } from "../../os/errors.ts";
+import { ourselves } from "../../os/self.ts";
+import { dieBySignal, SIG } from "../../os/signals.ts";
+import { EXIT } from "../cli/exit-status.ts";
+import { type Check, PATIENCE_MS, report } from "./checks.ts";
+import { type FileSystem, fileSystemOf } from "./file-system.ts";
+
+/** Prints the result of each check, and returns the exit status. */
+export async function doctorDirectory(dir: string, json: boolean): Promise<number> {
+  const fileSystem = fileSystemOf(dir);
+  const checks: Check[] = [...(await locksIn(dir)), locality(fileSystem)];
+  const ok = report(printable(dir), checks, json, { directory: dir, fileSystem });
+  if (checks.some(({ check, ok }) => ok === false && check !== "local")) return EXIT.IO_ERROR;
+  return ok ? EXIT.OK : EXIT.NOT_LOCAL;
+}
+
+/**
+ * Makes a directory for the checks, so that nothing stays in `dir`, whatever ends us.
+ * @throws {LockFileError} when it cannot be made
+ */
+function makeRoom(dir: string): Disposable & { path: string } {
+  let path = "";
+  const leave = () => {
+    if (path) rmSync(path, { recursive: true, force: true, maxRetries: 10 });
+  };
+  for (const signal of ["INT", "TERM", "HUP"] as const) {
+    process.on(`SIG${signal}`, () => {
+      leave(); // a child that is about to make a file then finds no directory
+      dieBySignal(SIG[signal]);
+    });
+  }
+  try {
+    path = mkdtempSync(`${dir}/exclusive-doctor-`);
+  } catch (error) {
+    throw systemError("open", dir, codeOf(error), { doing: "make files in" });
+  }
+  return { path, [Symbol.dispose]: leave };
+}
+
+/** Tries one lock between two processes, this one and a child. */
+async function locksIn(dir: string): Promise<Check[]> {
+  using room = makeRoom(dir);
+  const lock = new Lock({ name: "doctor", dir: room.path });
+  const child = (...command: string[]) =>
+    Bun.spawn([...ourselves(), "run", "--exec", "--quiet", "--dir", room.path, lock.name, "--", ...command], {
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "ignore",
+      timeout: PATIENCE_MS,
+      killSignal: "SIGKILL",
+    });
+
+  lock.acquireSync();
+  const refused = await child("true").exited;
+  lock.releaseSync();
+  const free = await child("true").exited;
+
+  // It ends when we end, in whatever way: its input ends.
+  const holder = child("cat");
+  holder.stdin.write("held\n");
+  holder.stdin.flush();
+  const { value } = await holder.stdout.getReader().read();
+  const held = value !== undefined;
+  const keptOut = held && !tryIt(lock);
+  lock.releaseSync();
+  holder.kill("SIGKILL");
+  await holder.exited;
+  const killed = performance.now();
+  let freed = false;
+  while (held && !freed && performance.now() < killed + PATIENCE_MS) {
+    freed = tryIt(lock);
+    if (!freed) await Bun.sleep(5);
+  }
+  lock.releaseSync();
+
+  const excludes = refused === EXIT.TEMPORARY_FAILURE && keptOut;
+  return [
+    {
+      check: "excludes",
+      ok: excludes,
+      details: excludes
+        ? "while one process holds a lock, another one does not get it"
+        : "two processes had one lock at the same time",
+    },
+    {
+      check: "freed by release",
+      ok: free === EXIT.OK,
+      details:
+        free === EXIT.OK
+          ? "a lock that was given back can be taken"
+          : `a lock that was given back cannot be taken (status ${free})`,
+    },
+    {
+      check: "freed by kill",
+      ok: freed,
+      details: freed
+        ? "the lock of a killed process can be taken at once"
+        : "a killed process keeps the lock",
+    },
+  ];
+}
+
+function tryIt(lock: Lock): boolean {
+  try {
+    lock.acquireSync();
+    return true;
+  } catch (error) {
+    if (error instanceof CannotAcquireLock) return false;
+    throw error;
+  }
+}
+
+function locality({ type, local, advice }: FileSystem): Check {
+  const where = local
+    ? "a file system of this machine"
+    : local === false
+      ? `a network file system: ${advice ?? "whether locks hold between hosts is up to it"}`
+      : `not known to be a file system of this machine${advice ? `: ${advice}` : ""}`;
+  return { check: "local", ok: local, details: `${printable(type)}, ${where}` };
+}

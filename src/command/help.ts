@@ -1,0 +1,36 @@
+/** `exclusive help`: the overview, or the page of a command. */
+import { defineCommand } from "citty";
+import { defineArgs } from "./cli/define.ts";
+import { EXIT } from "./cli/exit-status.ts";
+import { overview, page } from "./cli/help.ts";
+import { loadCommand, unknownCommand } from "./commands.ts";
+import { print } from "./output/print.ts";
+
+const ARGS = defineArgs({
+  command: { type: "positional", required: false, description: "the command to describe" },
+});
+
+/** Hidden: the overview names `--help` instead. */
+export default defineCommand({
+  meta: {
+    name: "help",
+    description: "show this overview, or how a command is used",
+    hidden: true,
+    examples: [["help run", "as run --help"]],
+  },
+  args: ARGS,
+  run: ({ rawArgs: [topic] }) => help(topic),
+});
+
+/** @throws {UsageError} when there is no such command */
+async function help(topic = "help"): Promise<number> {
+  if (topic === "flock") return (await import("./flock.ts")).flockFront(["--help"], "exclusive flock");
+  if (topic === "help") {
+    print(await overview());
+    return EXIT.OK;
+  }
+  const command = await loadCommand(topic);
+  if (command === undefined) throw unknownCommand(topic);
+  print(page(command));
+  return EXIT.OK;
+}
