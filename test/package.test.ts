@@ -1,7 +1,7 @@
 /** The package as it is published: what it holds, and what it does for somebody who installs it. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
-import { packInto } from "./support/package.ts";
+import { addPackage, packInto } from "./support/package.ts";
 import { root } from "./support/paths.ts";
 import { command, Process, type StartOptions } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
@@ -22,9 +22,7 @@ async function done(argv: string[], options?: StartOptions): Promise<string> {
 
 /** A project with the package, and the files of the fixture. */
 async function install(dir: string, workspaceRoot = dir): Promise<void> {
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(`${dir}/package.json`, JSON.stringify({ name: "app", private: true, type: "module" }));
-  await done([bun, "add", tarball], { cwd: dir });
+  await addPackage(dir, tarball);
   for (const file of ["features.ts", "main.ts"])
     copyFileSync(`${root}/test/fixtures/package/${file}`, `${dir}/${file}`);
   for (const types of ["bun-types", "typescript"])

@@ -1,7 +1,7 @@
 /** The package, as a project that depends on it has it. */
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { root } from "./paths.ts";
-import { exclusive } from "./process.ts";
+import { command, exclusive } from "./process.ts";
 import type { TempDir } from "./temp-dir.ts";
 
 /** The package as an import in this directory finds it, but from the source: `package.test.ts` tests what is packed. */
@@ -18,4 +18,12 @@ export async function packInto(dir: TempDir): Promise<string> {
   const result = await exclusive(["run", "--wait", "--quiet", `pack ${root}`, "--", ...pack]);
   if (result.status !== 0) throw new Error(`cannot pack: ${result.stderr}`);
   return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
+}
+
+/** Makes a project that depends on the packed package, as a user's does. */
+export async function addPackage(dir: string, tarball: string): Promise<void> {
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(`${dir}/package.json`, JSON.stringify({ name: "app", private: true, type: "module" }));
+  const result = await command([process.execPath, "add", tarball], { cwd: dir });
+  if (result.status !== 0) throw new Error(`cannot install ${tarball}: ${result.stdout}${result.stderr}`);
 }
