@@ -10,6 +10,7 @@ import {
   thisProcess,
 } from "../src/holder.ts";
 import { Lock } from "../src/index.ts";
+import { stateOf } from "./support/proc.ts";
 import { Process } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
 import { until } from "./support/until.ts";
@@ -111,8 +112,7 @@ describe("alive", () => {
     await using parent = new Process(["sh", "-c", "sleep 0.01 & echo $!; exec sleep 60"]);
     await parent.says("\n");
     const pid = Number(parent.stdout);
-    const state = () => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0];
-    await until(() => state() === "Z", "a zombie");
+    await until(() => stateOf(pid) === "Z", "a zombie");
     expect(startTime(pid)).toBeUndefined();
     expect(of({}, pid)).toBe(false);
   });

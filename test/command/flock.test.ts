@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
+import { waiters } from "../support/proc.ts";
 import { command, Process } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -109,18 +110,14 @@ describe("waiting", () => {
     using box = new Box();
     await using holder = box.start(`flock f -c '${HOLD}'`);
     await holder.says("held");
-    const waiters = [
+    const waiting = [
       "flock f echo got",
       "flock -w 30.5 f echo got",
       "flock -s f echo got",
       "flock -w 30 9 9<f && echo got",
     ];
-    const processes = waiters.map((script) => box.start(script));
-    const blocked = async () => {
-      const text = await Bun.file("/proc/locks").text();
-      return (text.match(new RegExp(`-> FLOCK .*:${await inode(box.file("f"))} `, "g")) ?? []).length;
-    };
-    if (linux) await until(async () => (await blocked()) === waiters.length, "all to wait");
+    const processes = waiting.map((script) => box.start(script));
+    if (linux) await until(() => waiters(box.file("f")) === waiting.length, "all to wait");
     box.letGo();
     for (const process of processes)
       expect(await process.result).toMatchObject({ status: 0, stdout: "got\n" });
@@ -363,7 +360,3 @@ echo "run with $*"
     );
   });
 });
-
-async function inode(path: string): Promise<string> {
-  return (await command(["stat", "-c", "%i", path])).stdout.trim();
-}

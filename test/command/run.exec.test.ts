@@ -2,13 +2,13 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { childrenOf, command, exclusive, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
 const here = process.platform === "linux" && required("pgrep", "procps") && required("bash", "bash");
-const lockfile = (dir: TempDir) => dir.file("exclusive_t.lock");
 
 /** The processes that run our binary. */
 const ofOurs = (within: number[]) =>
@@ -30,9 +30,9 @@ describe.if(here)("--exec", () => {
     await holder.says("\n");
     const pid = Number(holder.stdout);
     expect(pid).toBe(holder.pid);
-    expect(readFileSync(lockfile(dir), "utf8").split("\n")[0]).toBe(String(pid));
-    const { stdout } = await command(["pgrep", "-P", String(pid)]);
-    expect(ofOurs([pid, ...stdout.split("\n").filter(Boolean).map(Number)])).toEqual([]);
+    expect(readFileSync(dir.lockfile("t"), "utf8").split("\n")[0]).toBe(String(pid));
+    const children = childrenOf(pid);
+    expect(ofOurs([pid, ...children])).toEqual([]);
     const status = await exclusive(["status", "--json", "t"], { dir });
     expect(JSON.parse(status.stdout)).toMatchObject({
       state: "held",
@@ -42,7 +42,7 @@ describe.if(here)("--exec", () => {
     expect(JSON.stringify(JSON.parse(list.stdout))).toContain(`"pid":${pid}`);
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
     // The lock is the last process's that has its descriptor: the sleep is a child of the command.
-    const [child] = stdout.split("\n").map(Number);
+    const [child] = children;
     const stopping = start(["stop", "t"], { dir });
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
     expect(alive(child!)).toBe(true);
@@ -71,7 +71,7 @@ describe.if(here)("--exec", () => {
       const descriptors = readdirSync(`/proc/${second.pid}/fd`).map((fd) =>
         readlinkSync(`/proc/${second.pid}/fd/${fd}`),
       );
-      expect(descriptors.slice(3)).toEqual([lockfile(dir)]);
+      expect(descriptors.slice(3)).toEqual([dir.lockfile("t")]);
       expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
       second.kill("SIGKILL");
       await second.result;
@@ -92,7 +92,11 @@ describe.if(here)("--exec", () => {
     const script = `export BAD=$'a\\xff' EXCLUSIVE_NAME=old; exec ${binary} run --exec t env`;
     const { stdout } = await command(["bash", "-c", script], { dir });
     const names = stdout.split("\n").filter((line) => /^(BAD|EXCLUSIVE_(NAME|LOCKFILE))=/.test(line));
-    expect(names.sort()).toEqual(["BAD=a\ufffd", `EXCLUSIVE_LOCKFILE=${lockfile(dir)}`, "EXCLUSIVE_NAME=t"]);
+    expect(names.sort()).toEqual([
+      "BAD=a\ufffd",
+      `EXCLUSIVE_LOCKFILE=${dir.lockfile("t")}`,
+      "EXCLUSIVE_NAME=t",
+    ]);
   });
 });
 

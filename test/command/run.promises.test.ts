@@ -2,7 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { chmodSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, Process, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { command, exclusive, Process, start } from "../support/process.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 

@@ -2,7 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, hold, Process, start } from "../support/process.ts";
+import { alive, processGroupOf, stateOf } from "../support/proc.ts";
+import { command, exclusive, hold, Process, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
@@ -51,7 +52,8 @@ const FORWARDED = (
   ] as const
 ).map((name) => `SIG${name}` as NodeJS.Signals);
 
-async function commandPid(wrapper: Process): Promise<number> {
+/** Waits until the command handles its signals. Returns its pid. */
+async function listening(wrapper: Process): Promise<number> {
   await wrapper.says("\n");
   return Number(/pid (\d+)/.exec(wrapper.stdout)![1]);
 }
@@ -63,7 +65,7 @@ describe.if(here)("signals", () => {
     test.concurrent(`${signal} to the wrapper alone reaches the command once`, async () => {
       using dir = new TempDir();
       await using wrapper = start(["run", "t", "--", ...listener], { dir });
-      await commandPid(wrapper);
+      await listening(wrapper);
       process.kill(wrapper.pid, signal);
       await wrapper.says(`${signal}\n`);
       process.kill(wrapper.pid, FENCE);
@@ -76,7 +78,7 @@ describe.if(here)("signals", () => {
   test("signals to the command alone are its own affair, in whatever way it ends", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     process.kill(pid, "SIGTERM");
     await wrapper.says("SIGTERM");
     process.kill(pid, "SIGKILL");
@@ -98,15 +100,11 @@ describe.if(here)("signals", () => {
   test("a signal to the whole group from outside is never lost; that it comes twice is the price", async () => {
     using dir = new TempDir();
     await using group = new Process(["setsid", "--wait", binary, "run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(group);
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const [, , pgrp] = stat
-      .slice(stat.lastIndexOf(")") + 2)
-      .split(" ")
-      .map(Number);
-    process.kill(-pgrp!, "SIGTERM");
+    const pid = await listening(group);
+    const pgrp = processGroupOf(pid);
+    process.kill(-pgrp, "SIGTERM");
     await group.says("SIGTERM");
-    process.kill(pgrp!, FENCE); // the wrapper leads the group
+    process.kill(pgrp, FENCE); // the wrapper leads the group
     expect(await group.result).toMatchObject({ status: 7 });
     expect(new Set(heard(group))).toEqual(new Set(["SIGTERM"]));
     expect(heard(group).length).toBeLessThanOrEqual(2);
@@ -206,9 +204,9 @@ describe.if(here)("signals", () => {
   test("SIGSTOP to the command alone, and SIGCONT: the wrapper sees it to its end", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     process.kill(pid, "SIGSTOP");
-    await until(() => state(pid) === "T", "the command to stop");
+    await until(() => stateOf(pid) === "T", "the command to stop");
     process.kill(pid, "SIGCONT");
     await wrapper.says("SIGCONT");
     process.kill(wrapper.pid, FENCE);
@@ -219,9 +217,9 @@ describe.if(here)("signals", () => {
   test("SIGSTOP to the wrapper alone: the lock stays, the command goes on, SIGCONT is forwarded", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     process.kill(wrapper.pid, "SIGSTOP");
-    await until(() => state(wrapper.pid) === "T", "the wrapper to stop");
+    await until(() => stateOf(wrapper.pid) === "T", "the wrapper to stop");
     process.kill(pid, "SIGUSR1");
     await wrapper.says("SIGUSR1");
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
@@ -234,7 +232,7 @@ describe.if(here)("signals", () => {
   test("SIGKILL of the wrapper: the lock is held until the command ends", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     wrapper.kill("SIGKILL");
     await wrapper.result;
     expect(alive(pid)).toBe(true);
@@ -256,12 +254,6 @@ describe.if(here)("signals", () => {
     }
   });
 });
-
-/** The process's state, proc_pid_stat(5). */
-function state(pid: number): string {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  return stat.slice(stat.lastIndexOf(")") + 2)[0]!;
-}
 
 /** Names of the threads but the first that SIGTERM could end the process in, or SIGCHLD be lost in. */
 function takingSignals(pid: number): string[] {

@@ -1,7 +1,8 @@
 /** The wrapper on a terminal: what the keys, the window and the line do to the command. */
 import { describe, expect, test } from "bun:test";
 import { binary } from "../support/paths.ts";
-import { alive, exclusive, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { exclusive, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { KEY, TerminalProcess } from "../support/terminal.ts";

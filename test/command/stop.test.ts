@@ -3,16 +3,8 @@ import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { canUnshare, unshare } from "../support/namespaces.ts";
 import { binary } from "../support/paths.ts";
-import {
-  alive,
-  command,
-  commandOf,
-  exclusive,
-  hold,
-  Process,
-  start,
-  startScript,
-} from "../support/process.ts";
+import { alive, startTimeOf } from "../support/proc.ts";
+import { command, commandOf, exclusive, hold, Process, start, startScript } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
@@ -55,7 +47,7 @@ test("--signal: by name or number", async () => {
 test("after --grace SIGKILL, to the command too; nothing is left", async () => {
   using dir = new TempDir();
   await using holder = await holdStubborn(dir, "job");
-  const pid = await commandOf(holder);
+  const pid = commandOf(holder);
   const told = await stop(dir, "--grace", "100ms", "--json", "job");
   expect(told).toMatchObject({ status: 0, stderr: "" });
   expect(JSON.parse(told.stdout)).toMatchObject({
@@ -91,7 +83,7 @@ test("a stopped holder is continued, so that it can end", async () => {
 test("a command whose wrapper was killed, and --exec with what it left behind", async () => {
   using dir = new TempDir();
   const holder = await hold(dir, "job");
-  const pid = await commandOf(holder);
+  const pid = commandOf(holder);
   holder.kill("SIGKILL");
   await holder.result;
   expect(await stop(dir, "job")).toMatchObject({
@@ -180,13 +172,12 @@ test("refused: a record that names a process that did not take the lock", async 
 
 /** What this process would write of itself if it took a lock. */
 async function recordOf(pid: number) {
-  const stat = await Bun.file(`/proc/${pid}/stat`).text();
   return {
     version: 1,
     host: hostname(),
     boot: (await Bun.file("/proc/sys/kernel/random/boot_id").text()).trim(),
     pidns: /\d+/.exec((await command(["readlink", "/proc/self/ns/pid"])).stdout)![0],
-    started: stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19],
+    started: startTimeOf(pid),
     acquired: new Date().toISOString(),
     mode: "exclusive",
   };

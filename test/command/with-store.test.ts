@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, Process, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { command, exclusive, hold as holdLock, Process, start } from "../support/process.ts";
 import { certificate, hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
@@ -16,16 +17,8 @@ describe.if(hasRedis())("with a store", () => {
   let url: string;
   const env = () => ({ EXCLUSIVE_STORE: url });
   const run = (args: string[]) => exclusive(["run", "--ttl", "2s", ...args], { env: env() });
-  const hold = async (name: string, ...options: string[]) => {
-    const holder = start(
-      ["run", "--ttl", "2s", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 60"],
-      {
-        env: env(),
-      },
-    );
-    await holder.says("begun");
-    return holder;
-  };
+  const hold = (name: string, ...options: string[]) =>
+    holdLock({ env: env() }, name, "--ttl", "2s", ...options);
 
   beforeAll(async () => {
     server = await startRedis({ args: ["--requirepass", PASSWORD] });
@@ -128,7 +121,7 @@ describe.if(hasRedis())("with a store", () => {
     const one = await exclusive(["status", "seen"], { env: env() });
     expect(one.status).toBe(0);
     expect(one.stdout).toMatch(
-      new RegExp(`^'seen' is held by pid ${holder.pid} for \\d+s \\(a label\\): sleep 60\\n$`),
+      new RegExp(`^'seen' is held by pid ${holder.pid} for \\d+s \\(a label\\): sleep 600\\n$`),
     );
     const list = await exclusive(["list", "--json"], { env: env() });
     const found = JSON.parse(list.stdout).find(({ name }: { name: string }) => name === "seen");

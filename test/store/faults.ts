@@ -4,7 +4,9 @@
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
-import { alive, type Process, start } from "../support/process.ts";
+import { NetworkProxy } from "../support/network-proxy.ts";
+import { alive } from "../support/proc.ts";
+import { childrenOf, type Process, start } from "../support/process.ts";
 import type { Server } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
@@ -18,112 +20,6 @@ export const waits = (run: Process): Promise<void> =>
     "it to wait",
     () => run.stderr,
   );
-
-/** How a proxy treats what passes through it. */
-type Flow = "pass" | "hold";
-
-/** A TCP connection's two ends, what is held back in each direction, and how. */
-interface Pair {
-  client: Bun.Socket<unknown>;
-  server: Bun.Socket<unknown> | undefined;
-  up: Uint8Array[];
-  down: Uint8Array[];
-}
-
-/** A network between client and server: it can be cut, and be deaf in one direction or both. */
-export class NetworkProxy implements Disposable {
-  readonly #listener: Bun.TCPSocketListener<Pair>;
-  readonly #pairs = new Set<Pair>();
-  #up: Flow = "pass";
-  #down: Flow = "pass";
-  /** Milliseconds by which each answer comes late. */
-  delay = 0;
-
-  constructor(private readonly target: number) {
-    const close = (pair: Pair) => {
-      this.#pairs.delete(pair);
-      pair.client.end();
-      pair.server?.end();
-    };
-    this.#listener = Bun.listen<Pair>({
-      hostname: "127.0.0.1",
-      port: 0,
-      socket: {
-        open: (client) => {
-          const pair: Pair = { client, server: undefined, up: [], down: [] };
-          client.data = pair;
-          this.#pairs.add(pair);
-          Bun.connect({
-            hostname: "127.0.0.1",
-            port: this.target,
-            socket: {
-              open: (server) => {
-                pair.server = server;
-                this.#flush();
-              },
-              data: (_, bytes) => {
-                const late = () => {
-                  pair.down.push(bytes.slice());
-                  this.#flush();
-                };
-                if (this.delay > 0) setTimeout(late, this.delay);
-                else late();
-              },
-              close: () => close(pair),
-              error: () => close(pair),
-              connectError: () => close(pair),
-            },
-          }).catch(() => close(pair));
-        },
-        data: (client, bytes) => {
-          client.data.up.push(bytes.slice());
-          this.#flush();
-        },
-        close: (client) => {
-          if (client.data) close(client.data);
-        },
-        error: () => {},
-      },
-    });
-  }
-
-  get port(): number {
-    return this.#listener.port;
-  }
-
-  /** Nothing gets through any more in this direction; connections stay open, as with a cable that was pulled. */
-  hold(direction: "up" | "down" | "both"): void {
-    if (direction !== "down") this.#up = "hold";
-    if (direction !== "up") this.#down = "hold";
-  }
-
-  /** All gets through again, what was held first. */
-  pass(): void {
-    this.#up = this.#down = "pass";
-    this.delay = 0;
-    this.#flush();
-  }
-
-  /** Ends the connections that there are. */
-  cut(): void {
-    for (const { client, server } of this.#pairs) {
-      client.terminate();
-      server?.terminate();
-    }
-  }
-
-  #flush(): void {
-    for (const pair of this.#pairs) {
-      if (this.#up === "pass" && pair.server) for (const bytes of pair.up.splice(0)) pair.server.write(bytes);
-      if (this.#down === "pass") for (const bytes of pair.down.splice(0)) pair.client.write(bytes);
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.cut();
-    this.#listener.stop(true);
-  }
-}
 
 /** One command's life by its own log. */
 export interface Entry {
@@ -234,11 +130,9 @@ export function scene(server: Server): Scene {
       return run;
     },
     guardian(run) {
-      const children = readFileSync(`/proc/${run.pid}/task/${run.pid}/children`, "utf8")
-        .trim()
-        .split(" ")
-        .map(Number);
-      return children.find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian"))!;
+      return childrenOf(run.pid).find((pid) =>
+        readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian"),
+      )!;
     },
     async [Symbol.asyncDispose]() {
       proxy.pass();

@@ -1,5 +1,5 @@
 /** Processes that a test starts, and what it sees of them. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { binary, library, root } from "./paths.ts";
 import { TempDir } from "./temp-dir.ts";
 import { until } from "./until.ts";
@@ -85,18 +85,20 @@ export class Process implements AsyncDisposable {
   }
 }
 
-/** The processes that this one has started, and those that they have. */
-function descendants(ancestor: number): number[] {
+/** Each process with its parent. */
+function processPairs(): number[][] {
   const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
-  const pairs = stdout
-    .toString()
-    .trim()
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number));
-  const below = (parent: number): number[] =>
-    pairs.filter(([, ppid]) => ppid === parent).flatMap(([pid]) => [pid!, ...below(pid!)]);
-  return below(ancestor);
+  const lines = stdout.toString().trim().split("\n");
+  return lines.map((line) => line.trim().split(/\s+/).map(Number));
 }
+
+/** The processes that this one has started and that are still there. */
+export const childrenOf = (pid: number, pairs = processPairs()): number[] =>
+  pairs.filter(([, parent]) => parent === pid).map(([child]) => child!);
+
+/** Its children, and theirs, and so on. */
+const descendants = (pid: number, pairs = processPairs()): number[] =>
+  childrenOf(pid, pairs).flatMap((child) => [child, ...descendants(child, pairs)]);
 
 function sendKill(pid: number): void {
   try {
@@ -113,18 +115,25 @@ async function read(stream: ReadableStream<Uint8Array>, write: (text: string) =>
 export const start = (args: string[], options?: StartOptions): Process =>
   new Process([binary, ...args], options);
 
-/** Starts a command that holds a lock until it is killed, and waits until it has it. */
-export async function hold(dir: TempDir, name: string, ...options: string[]): Promise<Process> {
-  const holder = start(["run", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 600"], { dir });
+/** The command of `hold`: prints `begun`, and runs until it is killed. */
+const HOLD = ["sh", "-c", "echo begun; exec sleep 600"];
+
+/** Starts a command that holds a lock until it is killed, and waits until it has the lock. */
+export async function hold(
+  where: TempDir | StartOptions,
+  name: string,
+  ...options: string[]
+): Promise<Process> {
+  const holder = start(
+    ["run", ...options, name, "--", ...HOLD],
+    where instanceof TempDir ? { dir: where } : where,
+  );
   await holder.says("begun");
   return holder;
 }
 
-/** The pid that the command itself has: the wrapper's child. */
-export async function commandOf(wrapper: Process): Promise<number> {
-  const { stdout } = await command(["pgrep", "-P", String(wrapper.pid)]);
-  return Number(stdout);
-}
+/** The pid of the command: the wrapper's child. */
+export const commandOf = (wrapper: Process): number => childrenOf(wrapper.pid)[0]!;
 
 /** Runs `exclusive` to its end. */
 export const exclusive = (args: string[], options?: StartOptions): Promise<Result> =>
@@ -149,14 +158,4 @@ export function startScript(
   const script = new Process([...prefix, process.execPath, file], { dir, ...options });
   script.result.finally(() => home[Symbol.dispose]()); // `bun test` has no "exit" event to do it at
   return script;
-}
-
-/** Is this process alive, and no zombie? */
-export function alive(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2)[0] !== "Z";
-  } catch {
-    return false;
-  }
 }

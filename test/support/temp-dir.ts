@@ -9,6 +9,10 @@ export class TempDir implements Disposable {
   file(name: string): string {
     return join(this.path, name);
   }
+  /** The lock file of this name, one that needs no quoting. */
+  lockfile(name: string): string {
+    return this.file(`exclusive_${name}.lock`);
+  }
   list(): string[] {
     return readdirSync(this.path).sort();
   }

@@ -1,10 +1,11 @@
 /** Many processes that fight for locks, are stopped, continued and killed, and a file that an outsider deletes. */
-import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, unlinkSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { lineName, slotName } from "../../src/name.ts";
 import * as kernel from "../../src/os/libc.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
+import { stateOf } from "../support/proc.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { checkFile, type Recorder, Scene, SECTION } from "./checker.ts";
 import { LOCKS } from "./lock-kinds.ts";
@@ -203,7 +204,7 @@ export class Round {
     for (const { child } of all) child.kill("SIGSTOP");
     try {
       const deadline = performance.now() + 1000;
-      while (!all.every(({ child }) => stands(child.pid))) {
+      while (!all.every(({ child }) => standsStill(child.pid))) {
         if (performance.now() > deadline) return; // in a call that cannot be interrupted
         await Bun.sleep(1);
       }
@@ -266,14 +267,7 @@ export class Round {
 }
 
 /** Is this process stopped, or gone? */
-function stands(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return "TtZX".includes(stat.slice(stat.lastIndexOf(")") + 2)[0]!);
-  } catch {
-    return true;
-  }
-}
+const standsStill = (pid: number): boolean => "TtZX".includes(stateOf(pid) ?? "X");
 
 /** Rounds of a few seconds each, so that no log grows beyond reason. */
 export async function violence(options: Options, report?: (totals: Totals) => void): Promise<Totals> {

@@ -49,17 +49,17 @@ const SCENARIOS: Record<string, Scenario> = {
 const PROOF = 'flock -n "$EXCLUSIVE_LOCKFILE" echo nobody holds it; echo ran';
 
 class Stage extends TempDir {
-  readonly lockfile: string;
+  readonly target: string;
 
   constructor(readonly scenario: Scenario) {
     super();
-    this.lockfile = this.file(fileName(scenario.lock));
-    if (scenario.leftover) writeFileSync(this.lockfile, DEAD_RECORD);
+    this.target = this.file(fileName(scenario.lock));
+    if (scenario.leftover) writeFileSync(this.target, DEAD_RECORD);
   }
 
   async victim(inject?: string, command = ["sh", "-c", PROOF]): Promise<Outcome> {
     const { args, held } = this.scenario;
-    const victim = () => tamper([...args, ...command], this, { inject, path: this.lockfile });
+    const victim = () => tamper([...args, ...command], this, { inject, path: this.target });
     return held ? whileHeld(this.path, "t", victim) : victim();
   }
 

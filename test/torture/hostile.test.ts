@@ -6,7 +6,8 @@ import fc from "fast-check";
 import { CannotAcquireLock, Lock } from "../../src/index.ts";
 import { fileName } from "../../src/name.ts";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, Process } from "../support/process.ts";
+import { alive, startTimeOf } from "../support/proc.ts";
+import { command, exclusive, Process } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
@@ -310,8 +311,7 @@ describe.if(process.platform === "linux" && required("flock", "util-linux"))("a 
 
   test("that names a bystander, pid 1 or another namespace's process: nobody is stopped", async () => {
     await using bystander = new Process(["sleep", "60"]);
-    const stat = readFileSync(`/proc/${bystander.pid}/stat`, "utf8");
-    const started = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    const started = startTimeOf(bystander.pid);
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
     const host = readFileSync("/proc/sys/kernel/hostname", "utf8").trim();
     const { ino } = await Bun.file("/proc/self/ns/pid").stat();

@@ -1,8 +1,8 @@
 /** Tampering with one system call of a process, by strace(1). */
 import { readdirSync, readFileSync } from "node:fs";
-import { readText } from "../../src/os/libc.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
+import { alive, processGroupOf } from "../support/proc.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
@@ -100,9 +100,7 @@ export function callsOf(trace: string): Call[] {
 export function groupLives(group: number): boolean {
   return readdirSync("/proc").some((pid) => {
     if (!/^\d+$/.test(pid)) return false;
-    const stat = readText(`/proc/${pid}/stat`) ?? "";
-    const [state, , pgrp] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return Number(pgrp) === group && state !== "Z" && state !== "X";
+    return processGroupOf(Number(pid)) === group && alive(Number(pid));
   });
 }
 

@@ -50,7 +50,7 @@ test("who holds a lock by the kernel's word: each process that has its open file
   ]);
   await reader.says("begun");
   const file = dir.file("exclusive_job.lock");
-  const pid = await commandOf(wrapper);
+  const pid = commandOf(wrapper);
   expect(processesHolding(file).sort()).toEqual([wrapper.pid, pid].sort());
   expect(holdsLock(reader.pid, file)).toBe(false);
   expect(holdsLock(pid, dir.file("none"))).toBe(false);
