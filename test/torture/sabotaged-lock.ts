@@ -1,4 +1,4 @@
-/** A lock that can be broken on purpose: what the torture must find. */
+/** A lock that is broken on purpose. The torture must find its faults. */
 import * as kernel from "../../src/os/libc.ts";
 
 const { O, E, LOCK } = kernel;
@@ -15,7 +15,7 @@ export class FaultyLock {
     readonly pause: () => void,
   ) {}
 
-  /** Gives it back, or undefined when it is held. */
+  /** Takes the lock, and returns its release; undefined when it is held. */
   tryAcquire(): (() => void) | undefined {
     for (;;) {
       let fd = kernel.open(this.path, O.RDWR);
