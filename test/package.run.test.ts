@@ -1,13 +1,13 @@
-/** The `run` of the installed package, again and again: it once hung in one of four hundred. */
+/** Runs the installed package again and again: it once hung in one run of four hundred. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { addPackage, packInto } from "./support/package.ts";
 import { Process } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
 
-/** How many runs. The full length is 2400. */
+/** The number of runs. 2400 is the full length. */
 const RUNS = Number(process.env.PACKAGE_RUNS ?? 150);
 const LANES = 2;
-/** Much more than any run needs, on however slow a machine. */
+/** Far more than a run needs, even on a slow machine. */
 const LIMIT_MS = 20_000;
 
 const home = new TempDir();
@@ -16,7 +16,7 @@ const project = home.file("project");
 beforeAll(async () => addPackage(project, await packInto(home)), 300_000);
 afterAll(() => home[Symbol.dispose]());
 
-/** One run after another; undefined stands for one that did not end. */
+/** The statuses of runs one after another; undefined for a run that did not end in time. */
 async function lane(name: string, runs: number): Promise<(number | null | undefined)[]> {
   const statuses: (number | null | undefined)[] = [];
   for (let i = 0; i < runs; i++) {
@@ -28,7 +28,7 @@ async function lane(name: string, runs: number): Promise<(number | null | undefi
 }
 
 test(
-  `of ${RUNS} runs each one ends with its command's status`,
+  `each of ${RUNS} runs ends with the status of its command`,
   async () => {
     const lanes = Array.from({ length: LANES }, (_, i) => lane(`t${i}`, Math.ceil(RUNS / LANES)));
     const statuses = (await Promise.all(lanes)).flat();

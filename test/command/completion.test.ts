@@ -1,4 +1,4 @@
-/** Completion in real shells: what somebody gets who presses TAB. */
+/** Completion in real shells. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
@@ -6,7 +6,7 @@ import { command, exclusive, type Process, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
-/** A shell with the binary in PATH, a lock that is held, and a directory with one file and one folder. */
+/** A shell with the binary in PATH, a held lock, and a directory with one file and one folder. */
 class Shell extends TempDir {
   readonly locks = new TempDir();
   #holder: Process | undefined;
@@ -39,7 +39,7 @@ class Shell extends TempDir {
   }
 }
 
-/** What stands on the line before TAB, and what the shell then offers, at least. */
+/** The line before TAB, and what the shell must offer at least. */
 const LINES: Record<string, string[]> = {
   "exclusive ": ["run", "status", "completion"],
   "exclusive sta": ["status"],
@@ -54,7 +54,7 @@ const LINES: Record<string, string[]> = {
 };
 
 describe.if(required("bash", "bash") && required("python3", "python3"))("bash", () => {
-  /** Calls the function as bash does at TAB. */
+  /** Calls the completion function as bash does. */
   const complete = (shell: Shell, line: string) =>
     shell.run([
       "bash",
@@ -87,19 +87,19 @@ E
     expect(await complete(shell, "exclusive status x")).toEqual([]);
   });
 
-  test("a name with colons and blanks, and a value behind =", async () => {
+  test("a name with colons and blanks, and a value after =", async () => {
     await using shell = await Shell.withLock("a:b c");
     expect(await complete(shell, "exclusive status a:")).toEqual(["b\\ c"]);
     expect(await complete(shell, "exclusive run --if-held=s")).toEqual(["skip"]);
   });
 
-  test("nothing on the line is run", async () => {
+  test("no part of the line is executed", async () => {
     await using shell = await Shell.withLock("backup");
     await complete(shell, "exclusive run --label $(touch\tpwned) ba");
     expect(await shell.run(["ls"])).toEqual(["file", "folder"]);
   });
 
-  test("behind the name, commands", async () => {
+  test("after the name, commands", async () => {
     await using shell = await Shell.withLock("backup");
     expect(await complete(shell, "exclusive run backup -- ech")).toContain("echo");
     expect(await complete(shell, "exclusive run backup ech")).toContain("echo");
@@ -123,7 +123,7 @@ describe.if(required("fish", "fish"))("fish", () => {
     expect(await complete(shell, "exclusive status x")).toEqual([]);
   });
 
-  test("behind the name, commands", async () => {
+  test("after the name, commands", async () => {
     await using shell = await Shell.withLock("backup");
     expect(await complete(shell, "exclusive run backup -- ech")).toContain("echo");
   });
@@ -136,7 +136,7 @@ describe.if(required("fish", "fish"))("fish", () => {
 });
 
 describe.if(required("zsh", "zsh"))("zsh", () => {
-  /** Presses TAB in a zsh within a zsh, as its own tests do. */
+  /** Presses TAB in a zsh within a zsh, as the tests of zsh do. */
   const complete = async (shell: Shell, line: string) => {
     const inner = `
       PROMPT= RPROMPT=; stty -echo 2>/dev/null
@@ -179,7 +179,7 @@ describe.if(required("zsh", "zsh"))("zsh", () => {
       });
   });
 
-  test("behind the name, commands; directories for --dir", async () => {
+  test("after the name, commands; directories for --dir", async () => {
     await using shell = await Shell.withLock("backup");
     expect(await complete(shell, "exclusive run backup -- ech")).toContain("echo");
     expect(await complete(shell, "exclusive run --dir f")).toContain("folder");

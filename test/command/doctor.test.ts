@@ -8,7 +8,7 @@ import { until } from "../support/until.ts";
 
 const doctor = (dir: TempDir, ...args: string[]) => exclusive(["doctor", ...args], { dir });
 
-test("a directory of this machine: all is well, and nothing is left behind", async () => {
+test("a directory of this machine: locks work, and nothing is left behind", async () => {
   using dir = new TempDir();
   const { stdout, stderr, status } = await doctor(dir);
   expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
@@ -23,7 +23,7 @@ test("a directory of this machine: all is well, and nothing is left behind", asy
   expect(dir.list()).toEqual([]);
 });
 
-test("--json, and a DIR that goes before EXCLUSIVE_DIR; as a script too", async () => {
+test("--json, and a DIR that takes precedence over EXCLUSIVE_DIR; as a script too", async () => {
   using dir = new TempDir();
   using other = new TempDir();
   for (const program of [[binary], [process.execPath, `${root}/src/command/main.ts`]]) {
@@ -45,7 +45,7 @@ test("--json, and a DIR that goes before EXCLUSIVE_DIR; as a script too", async 
   expect(other.list()).toEqual([]);
 });
 
-test("a signal in the middle leaves nothing behind either", async () => {
+test("a signal leaves nothing behind either", async () => {
   using dir = new TempDir();
   for (let delay = 0; delay < 60; delay += 10) {
     await using running = start(["doctor"], { dir });
@@ -60,9 +60,9 @@ test("a signal in the middle leaves nothing behind either", async () => {
   }
 });
 
-test("locks that do not exclude are found", async () => {
+test("locks that do not exclude each other are found", async () => {
   using dir = new TempDir();
-  // A child that deletes the file which it has just locked: what a file system without locks looks like from here.
+  // A child that deletes the file it has just locked: that looks like a file system without locks.
   const fake = dir.file("fake");
   await Bun.write(`${fake}/locks/.keep`, "");
   const shim = `${fake}/cat`;
@@ -79,7 +79,7 @@ test("locks that do not exclude are found", async () => {
   });
 });
 
-test("a directory that is not there, or is none, or two", async () => {
+test("a missing directory, a file, or two operands", async () => {
   using dir = new TempDir();
   await Bun.write(dir.file("file"), "");
   expect(await doctor(dir, dir.file("none"))).toMatchObject({
@@ -90,7 +90,7 @@ test("a directory that is not there, or is none, or two", async () => {
   expect((await doctor(dir, "a", "b")).status).toBe(64);
 });
 
-test("the type is the kernel's: what findmnt says", async () => {
+test("the type is that of the kernel, as findmnt prints it", async () => {
   if (!required("findmnt", "util-linux")) return;
   for (const dir of ["/", "/dev/shm", "/proc"]) {
     const { stdout } = await command(["findmnt", "-n", "-o", "FSTYPE", "-T", dir]);

@@ -1,4 +1,4 @@
-/** How the binary starts: what must have happened before the engine does anything of its own. */
+/** The start of the binary: what must happen before the engine starts threads. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
@@ -8,9 +8,9 @@ import { TempDir } from "../support/temp-dir.ts";
 
 const linux = process.platform === "linux" && required("strace", "strace");
 
-// A thread that was started without our mask takes SIGCHLD, whose default is to be ignored: the wrapper would wait for
-// ever. The engine starts its first one when its heap has 64 blocks. Here it has to do so earlier: a start that needs
-// more of the heap before the signals are blocked is told of before it comes to that.
+// A thread that was started without our mask consumes SIGCHLD, and the wrapper notices the end of its command late. The
+// engine starts its first thread when its heap has 64 blocks. Here it must do so earlier, so that this test fails before
+// a start needs too much of the heap.
 test.if(linux)("signals are blocked before the engine starts a thread, with room to spare", async () => {
   using dir = new TempDir();
   const trace = ["strace", "-o", dir.file("trace"), "-e", "trace=clone3,clone,rt_sigprocmask"];

@@ -4,7 +4,7 @@ import { TempDir } from "../support/temp-dir.ts";
 
 const path = (dir: TempDir, ...args: string[]) => exclusive(["path", ...args], { dir });
 
-test("where the lock's file is: the very one that a holder has", async () => {
+test("the path is that of the file which a holder has open", async () => {
   using dir = new TempDir();
   for (const name of ["job", "two words", "a/b", "ü", "x".repeat(400)]) {
     await using holder = await hold(dir, name);
@@ -16,7 +16,7 @@ test("where the lock's file is: the very one that a holder has", async () => {
   }
 });
 
-test("or would be: nothing is made, nor must the directory be there", async () => {
+test("nothing is created, and the directory need not exist", async () => {
   using dir = new TempDir();
   expect(await path(dir, "--dir", dir.file("none/"), "job")).toMatchObject({
     status: 0,
@@ -25,7 +25,7 @@ test("or would be: nothing is made, nor must the directory be there", async () =
   expect(dir.list()).toEqual([]);
 });
 
-test("--json; --dir goes before EXCLUSIVE_DIR", async () => {
+test("--json; --dir takes precedence over EXCLUSIVE_DIR", async () => {
   using dir = new TempDir();
   const { stdout } = await path(dir, "--json", "--dir", "/elsewhere", "two words");
   expect(JSON.parse(stdout)).toEqual({ name: "two words", lockfile: "/elsewhere/exclusive_two+words.lock" });

@@ -9,7 +9,7 @@ import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
-test("fail, the default: 75 and who holds it", async () => {
+test("fail, the default: 75 and the holder", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t", "--label", "the first");
   for (const options of [[], ["--if-held", "fail"], ["-t", "0"]]) {
@@ -27,7 +27,7 @@ test("skip: exit 0, and the command has not run", async () => {
   const skipped = await exclusive(["run", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
   expect(skipped).toMatchObject({ status: 0, stdout: "" });
   expect(skipped.stderr).toEndWith(": skipped\n");
-  // With a time to wait it is skipped when that is over.
+  // With a time limit it is skipped when the time is over.
   expect(await exclusive(["run", "--if-held=skip", "-t", "0.2", "-q", "t", "echo", "no"], { dir })).toEqual({
     status: 0,
     signal: null,
@@ -43,7 +43,7 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   const job = ["run", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
   const all = Array.from({ length: 20 }, () => start(job, { dir }));
   await until(() => all.filter((one) => !one.running).length === 19, "19 of 20 to go");
-  await until(() => waiters(dir.lockfile("t")) === 1, "the last one to wait in the queue"); // it starts a thread for that
+  await until(() => waiters(dir.lockfile("t")) === 1, "the last one to wait in the queue"); // in a thread that it starts
   holder.kill();
   const results = await Promise.all(all.map((one) => one.result));
   expect(results.map(({ status }) => status)).toEqual(Array(20).fill(0));
@@ -52,7 +52,7 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   expect(dir.list()).toEqual(["log"]);
 });
 
-test("coalesce: who comes while the run that waited is running waits for a run of its own", async () => {
+test("coalesce: a run that arrives while the former waiter is running waits for a run of its own", async () => {
   using dir = new TempDir();
   const job = (text: string) =>
     start(["run", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ${text}; exec sleep 60`], { dir });
@@ -71,7 +71,7 @@ test("coalesce: who comes while the run that waited is running waits for a run o
   expect(dir.list()).toEqual([]);
 });
 
-test("coalesce with a time to wait: 75 when it runs out", async () => {
+test("coalesce with a time limit: 75 when the time is over", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t");
   const late = await exclusive(["run", "--if-held", "coalesce", "-t", "0.2", "t", "true"], { dir });
@@ -81,7 +81,7 @@ test("coalesce with a time to wait: 75 when it runs out", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("--shared: with each other, not with an exclusive one", async () => {
+test("--shared: beside other shared locks, never beside an exclusive one", async () => {
   using dir = new TempDir();
   await using one = await hold(dir, "t", "--shared");
   await using two = await hold(dir, "t", "-s");
@@ -104,7 +104,7 @@ test("--slots 3 with 20 commands: never 4 at once, always 3 while enough wait", 
   const events = dir.file("events");
   writeFileSync(events, "");
   const gate = dir.file("gate");
-  // Each says when it begins and ends; it ends when the test removes its gate.
+  // Each command logs its begin and end, and ends when the test removes its gate.
   const script = `echo "+ $1" >>${events}; : >${gate}.$1; while [ -e ${gate}.$1 ]; do sleep 0.02; done; echo "- $1" >>${events}`;
   const all = Array.from({ length: 20 }, (_, i) =>
     start(["run", "--slots", "3", "--wait", "-q", "t", "--", "sh", "-c", script, "sh", String(i)], { dir }),
@@ -132,7 +132,7 @@ test("--slots 3 with 20 commands: never 4 at once, always 3 while enough wait", 
   expect(dir.list()).toEqual(["events"]);
 });
 
-test("--slots: refused when all are taken; a killed holder's slot is free", async () => {
+test("--slots: refused when all are taken; the slot of a killed holder is free", async () => {
   using dir = new TempDir();
   await using one = await hold(dir, "t", "--slots", "2");
   await using _two = await hold(dir, "t", "--slots=2");
@@ -178,7 +178,7 @@ test.if(required("flock", "util-linux"))(
       });
       holder.kill();
       await holder.result;
-      // The other way round, and a wait for flock(1)'s end.
+      // The other way round, with a wait for the end of flock(1).
       await using flock = new Process(["flock", path, "sh", "-c", "echo begun; exec sleep 60"]);
       await flock.says("begun");
       expect(await exclusive(["run", "--file", path, "t", "true"], { dir })).toMatchObject({ status: 75 });
@@ -224,7 +224,7 @@ test("-E: another exit status for held, and only for held", async () => {
     });
 });
 
-test("--label is in the record and in what others are told", async () => {
+test("--label is in the record and in the messages of other runs", async () => {
   using dir = new TempDir();
   await using _holder = await hold(dir, "t", "--label", "née\n\x1b[31m'");
   const record = JSON.parse(readFileSync(dir.lockfile("t"), "utf8").split("\n")[1]!);
@@ -246,7 +246,7 @@ test("--dir over EXCLUSIVE_DIR over the default", async () => {
   expect(one.list().concat(two.list())).toEqual([]);
 });
 
-test("-q says nothing, -v says when it is acquired and released", async () => {
+test("-q prints nothing, -v reports the acquire and the release", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t");
   expect(await exclusive(["run", "-q", "t", "true"], { dir })).toMatchObject({
@@ -317,7 +317,7 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
   });
 });
 
-test("EXCLUSIVE_NAME and EXCLUSIVE_LOCKFILE are the innermost lock's", async () => {
+test("EXCLUSIVE_NAME and EXCLUSIVE_LOCKFILE are those of the innermost lock", async () => {
   using dir = new TempDir();
   const inner = [
     binary,
@@ -332,7 +332,7 @@ test("EXCLUSIVE_NAME and EXCLUSIVE_LOCKFILE are the innermost lock's", async () 
   expect(stdout).toBe(`b c ${dir.lockfile("b+c")}\n1\n`);
 });
 
-test("wrong usage: 64, what was wrong and what was meant", async () => {
+test("wrong usage: 64, the mistake and a suggestion", async () => {
   using dir = new TempDir();
   for (const [args, message] of [
     [["--if-held", "skp", "t", "true"], "did you mean skip?"],

@@ -11,8 +11,8 @@ import { until } from "../support/until.ts";
 const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
 
 /**
- * Says its pid, then each signal that it gets, and goes on. The highest real-time signal is a fence: what is pending
- * goes out in the order of the numbers, so all that was sent before has been forwarded when it comes. It ends the command.
+ * Prints its pid, then each signal that it gets. The highest real-time signal is a fence: pending signals are delivered
+ * in the order of their numbers, so all earlier ones have been forwarded when it arrives. It ends the command.
  */
 const LISTENER = `
 import os, signal, sys
@@ -27,7 +27,7 @@ while True: signal.pause()
 const listener = ["python3", "-ISc", LISTENER];
 const FENCE = 64;
 
-/** Every signal that a process may be sent and live. */
+/** The signals that a process can catch, except SIGCHLD and those of faults. */
 const FORWARDED = (
   [
     "HUP",
@@ -75,7 +75,7 @@ describe.if(here)("signals", () => {
     });
   }
 
-  test("signals to the command alone are its own affair, in whatever way it ends", async () => {
+  test("signals to the command alone do not concern the wrapper, however the command ends", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
     const pid = await listening(wrapper);
@@ -87,7 +87,7 @@ describe.if(here)("signals", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("a script that signals its whole process group (kill 0) gets it once", async () => {
+  test("a script that signals its whole process group (kill 0) gets the signal once", async () => {
     using dir = new TempDir();
     const script = `trap 'n=$((n+1))' USR1; n=0; kill -USR1 0; kill -USR2 $PPID; sleep 0.1; echo $n`;
     const { stdout } = await command(
@@ -97,7 +97,7 @@ describe.if(here)("signals", () => {
     expect(stdout).toBe("1\n");
   });
 
-  test("a signal to the whole group from outside is never lost; that it comes twice is the price", async () => {
+  test("a signal from outside to the whole group is never lost, but may come twice", async () => {
     using dir = new TempDir();
     await using group = new Process(["setsid", "--wait", binary, "run", "t", "--", ...listener], { dir });
     const pid = await listening(group);
@@ -110,7 +110,7 @@ describe.if(here)("signals", () => {
     expect(heard(group).length).toBeLessThanOrEqual(2);
   });
 
-  test("timeout(1) around the wrapper ends the command, and says so", async () => {
+  test("timeout(1) around the wrapper ends the command, and reports it", async () => {
     using dir = new TempDir();
     const timed = (...options: string[]) =>
       command(["timeout", ...options, "0.3", binary, "run", "t", "--", "sleep", "60"], { dir });
@@ -144,7 +144,7 @@ describe.if(here)("signals", () => {
     "XCPU",
     "SYS",
   ]) {
-    test.concurrent(`a command that SIG${name} killed: so is the wrapper`, async () => {
+    test.concurrent(`a wrapper whose command SIG${name} killed dies of it too`, async () => {
       using dir = new TempDir();
       const result = await exclusive(["run", "t", "--", "sh", "-c", `ulimit -c 0; kill -${name} $$`], {
         dir,
@@ -160,7 +160,7 @@ describe.if(here)("signals", () => {
     expect(await command(["bash", "-c", script], { dir })).toMatchObject({ stdout: `${128 + 40}\n` });
   });
 
-  test("statuses 0 to 255 are the command's own", async () => {
+  test("statuses 0 to 255 are those of the command", async () => {
     using dir = new TempDir();
     for (const status of [0, 1, 64, 75, 126, 127, 128, 130, 255])
       expect(await exclusive(["run", "t", "--", "sh", "-c", `exit ${status}`], { dir })).toMatchObject({
@@ -168,13 +168,13 @@ describe.if(here)("signals", () => {
       });
   });
 
-  test("a command that ends before its SIGCHLD is waited for, many times", async () => {
+  test("a command that ends before the wait for its SIGCHLD is noticed, many times", async () => {
     using dir = new TempDir();
     const script = `for i in $(seq 40); do ${binary} run t true || exit 1; done`;
     expect(await command(["sh", "-c", script], { dir })).toMatchObject({ status: 0, stderr: "" });
   });
 
-  test("the command leaves a core of its own; the wrapper, dying alike, none", async () => {
+  test("the command dumps core; the wrapper, which dies of the same signal, does not", async () => {
     using dir = new TempDir();
     const { stdout } = await command(
       [
@@ -182,15 +182,15 @@ describe.if(here)("signals", () => {
         "-c",
         `ulimit -c unlimited; strace -f -qq -e trace=none -e signal=ABRT ${binary} run t sh -c 'kill -ABRT $$' 2>&1; echo`,
       ],
-      { dir, cwd: dir.path }, // where the core goes
+      { dir, cwd: dir.path }, // for the core file
     );
-    // strace tells of each process that a signal ends, and whether it would dump.
+    // strace reports each process that a signal ends, and whether it dumps core.
     const ends = stdout.match(/killed by SIGABRT( \(core dumped\))?/g) ?? [];
     expect(ends.length).toBeGreaterThanOrEqual(2);
     expect(ends.at(-1)).toBe("killed by SIGABRT");
   });
 
-  test("nobody reads what the wrapper says: the command does not suffer for it", async () => {
+  test("a closed stderr of the wrapper does not harm the command", async () => {
     using dir = new TempDir();
     const done = dir.file("done");
     const script = `{ ${binary} run -v t -- sh -c 'sleep 0.3; echo yes >"$0"' ${done}; } 2>&1 | true`;
@@ -201,7 +201,7 @@ describe.if(here)("signals", () => {
     );
   });
 
-  test("SIGSTOP to the command alone, and SIGCONT: the wrapper sees it to its end", async () => {
+  test("SIGSTOP and SIGCONT to the command alone: the wrapper waits for its end", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
     const pid = await listening(wrapper);
@@ -255,7 +255,7 @@ describe.if(here)("signals", () => {
   });
 });
 
-/** Names of the threads but the first that SIGTERM could end the process in, or SIGCHLD be lost in. */
+/** Names of the threads, except the first, that can consume SIGTERM or SIGCHLD. */
 function takingSignals(pid: number): string[] {
   const CHLD_AND_TERM = (1n << 16n) | (1n << 14n);
   const tasks = `/proc/${pid}/task`;
@@ -273,10 +273,10 @@ function takingSignals(pid: number): string[] {
     });
 }
 
-describe.if(here)("no thread but the one that waits for signals takes any", () => {
+describe.if(here)("only the thread that waits for signals consumes them", () => {
   const job = ["t", "--", "sh", "-c", "echo ready; exec sleep 600"];
 
-  test("a run, also one that has waited, or has replaced another", async () => {
+  test("in a run, also after a wait and after a replacement", async () => {
     using dir = new TempDir();
     await using first = start(["run", ...job], { dir });
     await first.says("ready");
@@ -287,7 +287,7 @@ describe.if(here)("no thread but the one that waits for signals takes any", () =
     for (const waiting of [["-w"], ["-t", "60"], ["--if-held", "coalesce"]]) {
       await using holder = await hold(dir, "u");
       await using third = start(["run", ...waiting, "u", ...job.slice(1)], { dir });
-      await until(() => takingSignals(third.pid).length === 1, "the thread that waits"); // there a signal ends the wait
+      await until(() => takingSignals(third.pid).length === 1, "the thread that waits"); // in it a signal ends the wait
       holder.kill();
       await third.says("ready");
       await until(() => takingSignals(third.pid).length === 0, "the thread that has waited to be gone");

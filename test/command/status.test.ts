@@ -5,7 +5,7 @@ import { TempDir } from "../support/temp-dir.ts";
 
 const status = (dir: TempDir, ...args: string[]) => exclusive(["status", ...args], { dir });
 
-test("a held lock: by whom, for how long, doing what; and status 0", async () => {
+test("a held lock: its holder, for how long, the command; and status 0", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "backup", "--label", "nightly");
   const { stdout, status: code } = await status(dir, "backup");
@@ -15,14 +15,14 @@ test("a held lock: by whom, for how long, doing what; and status 0", async () =>
   expect(code).toBe(0);
 });
 
-test("a free lock: status 1, and no file is made; a directory that is not there has only free locks", async () => {
+test("a free lock: status 1, and no file is created; a missing directory has only free locks", async () => {
   using dir = new TempDir();
   expect(await status(dir, "backup")).toMatchObject({ status: 1, stdout: "'backup' is free\n" });
   expect(dir.list()).toEqual([]);
   expect(await status(dir, "--dir", dir.file("none"), "backup")).toMatchObject({ status: 1 });
 });
 
-test("--json: the record and what the OS says of the process", async () => {
+test("--json: the record and the facts of the OS about the process", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "backup", "--label", "nightly");
   const { stdout } = await status(dir, "--json", "backup");
@@ -63,13 +63,13 @@ test("a lock with slots is held as long as any of them is", async () => {
   expect(await status(dir, "convert.3")).toMatchObject({ status: 1 });
 });
 
-test("a lock that is called like a slot is none", async () => {
+test("a lock with the name of a slot is not a slot", async () => {
   using dir = new TempDir();
   await using _other = await hold(dir, "release.2");
   expect(await status(dir, "release")).toMatchObject({ status: 1 });
 });
 
-test("readers are told one by one", async () => {
+test("each reader is listed", async () => {
   using dir = new TempDir();
   await using first = await hold(dir, "index", "--shared");
   await using second = await hold(dir, "index", "--shared");
@@ -78,7 +78,7 @@ test("readers are told one by one", async () => {
   for (const { pid } of [first, second]) expect(stdout).toContain(`pid ${pid}`);
 });
 
-test("--file: the lock on a file that is there, also through a link", async () => {
+test("--file: the lock on an existing file, also through a link", async () => {
   using dir = new TempDir();
   await Bun.write(dir.file("data"), "untouched");
   (await import("node:fs")).symlinkSync("data", dir.file("link"));
@@ -90,7 +90,7 @@ test("--file: the lock on a file that is there, also through a link", async () =
   expect(await Bun.file(dir.file("data")).text()).toBe("untouched");
 });
 
-test("control characters of a name, a label or a command line reach nobody raw", async () => {
+test("control characters of a name, a label or a command line are quoted", async () => {
   using dir = new TempDir();
   const evil = "\x1b]0;owned\x07\u009b31m\u202e";
   await using _holder = await hold(dir, `a${evil}`, "--label", `b${evil}`);

@@ -9,14 +9,14 @@ import { until } from "../support/until.ts";
 
 const wait = (dir: TempDir, ...args: string[]) => exclusive(["wait", ...args], { dir });
 
-/** Waits until somebody waits for this lock in the kernel. */
+/** Waits until a process waits for this lock in the kernel. */
 const waited = (dir: TempDir, name: string) =>
   until(async () => {
     const { stdout } = await exclusive(["status", "--json", name], { dir });
     return JSON.parse(stdout).waiters > 0;
   }, `a waiter for ${name}`);
 
-test("a free lock: at once, and no file is made", async () => {
+test("a free lock: it returns at once, and no file is created", async () => {
   using dir = new TempDir();
   expect(await wait(dir, "job")).toEqual({ status: 0, signal: null, stdout: "", stderr: "" });
   expect(dir.list()).toEqual([]);
@@ -43,7 +43,7 @@ test.each(["exclusive", "shared"])(
   },
 );
 
-test("--timeout: status 75, and who holds it; the holder feels nothing", async () => {
+test("--timeout: status 75 and the holder, which is not disturbed", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "job");
   for (const time of ["0", "50ms"]) {
@@ -60,7 +60,7 @@ test("--timeout: status 75, and who holds it; the holder feels nothing", async (
   expect(holder.running).toBe(true);
 });
 
-test("one who waits for the lock gets it, although somebody only waits before him", async () => {
+test("a run that waits for the lock gets it, though an earlier `wait` is in the queue", async () => {
   using dir = new TempDir();
   const holder = await hold(dir, "job");
   await using waiting = start(["wait", "job"], { dir });
@@ -71,7 +71,7 @@ test("one who waits for the lock gets it, although somebody only waits before hi
   expect(await waiting.result).toMatchObject({ status: 0 });
 });
 
-test("a kept file, a file of --file, slots: free when nobody holds any of them", async () => {
+test("a kept file, a file of --file, and slots are free when no process holds any of them", async () => {
   using dir = new TempDir();
   await Bun.write(dir.file("data"), "");
   const cases = [
@@ -93,14 +93,14 @@ test("a kept file, a file of --file, slots: free when nobody holds any of them",
   expect(dir.list()).toEqual(["data", "exclusive_kept.lock"]);
 });
 
-test("what a killed holder left behind is free", async () => {
+test("the lock of a killed holder is free", async () => {
   using dir = new TempDir();
   await Bun.write(dir.file("exclusive_job.lock"), "1\n{}\n");
   expect(await wait(dir, "job")).toMatchObject({ status: 0 });
   expect(dir.list()).toEqual(["exclusive_job.lock"]);
 });
 
-test("in a terminal it says so on one line, and Ctrl-C leaves none of it", async () => {
+test("in a terminal it shows one line, which Ctrl-C erases", async () => {
   using dir = new TempDir();
   await using _holder = await hold(dir, "job");
   await using waiting = new TerminalProcess([binary, "wait", "job"], { dir });
@@ -121,7 +121,7 @@ test("wrong usage", async () => {
 
 const isRoot = process.getuid?.() === 0;
 
-test.if(!isRoot || required("setpriv", "util-linux"))("a file that we may not read: 77", async () => {
+test.if(!isRoot || required("setpriv", "util-linux"))("a file without read permission: 77", async () => {
   using dir = new TempDir();
   chmodSync(dir.path, 0o755);
   await using _holder = await hold(dir, "held");

@@ -41,7 +41,7 @@ describe.if(process.platform === "linux" && hasRedis() && required("bash", "bash
     });
   }
 
-  test("Ctrl-C ends the command, the wrapper likewise, and gives the lock back", async () => {
+  test("Ctrl-C ends the command and the wrapper, and releases the lock", async () => {
     await using tty = run("ended", "sh", "-c", "echo begun; exec sleep 60");
     await tty.shows("begun");
     tty.type(KEY.CTRL_C);

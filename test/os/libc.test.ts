@@ -21,7 +21,7 @@ import { until } from "../support/until.ts";
 
 const { O, E, LOCK } = kernel;
 
-test("the constants are this system's", () => {
+test("the constants are those of this system", () => {
   const fs = require("node:fs").constants as Record<string, number>;
   for (const [name, value] of Object.entries(O))
     if (name !== "CLOEXEC") expect([name, value]).toEqual([name, fs[`O_${name}`]!]);
@@ -36,7 +36,7 @@ test("errors have the name and the text that the system gives them", () => {
 });
 
 describe("files", () => {
-  test("open: what is refused comes back as minus the errno", () => {
+  test("open returns an error as the negative errno", () => {
     using dir = new TempDir();
     const path = dir.file("f");
     expect(kernel.open(path, O.RDWR)).toBe(-E.ENOENT);
@@ -53,7 +53,7 @@ describe("files", () => {
     expect(kernel.unlink(path)).toBe(-E.ENOENT);
   });
 
-  test("a path with a NUL, or one that is too long, is no shorter path", () => {
+  test("a path with a NUL, or one that is too long, is not truncated", () => {
     using dir = new TempDir();
     writeFileSync(dir.file("f"), "");
     expect(kernel.open(dir.file("f\0g"), O.RDONLY)).toBe(-E.ENAMETOOLONG);
@@ -80,7 +80,7 @@ describe("files", () => {
     expect(stdout).not.toContain(dir.path);
   });
 
-  test("pwrite and pread are by position, and take all of it", () => {
+  test("pwrite and pread use a position, and transfer everything", () => {
     using dir = new TempDir();
     const fd = kernel.open(dir.file("f"), O.RDWR | O.CREAT);
     const bytes = new Uint8Array(100_000).map((_, i) => i);
@@ -97,7 +97,7 @@ describe("files", () => {
     kernel.close(readOnly);
   });
 
-  test("lstat and fstat see what node:fs sees", () => {
+  test("lstat and fstat agree with node:fs", () => {
     using dir = new TempDir();
     writeFileSync(dir.file("f"), "");
     linkSync(dir.file("f"), dir.file("g"));
@@ -169,7 +169,7 @@ test("processExists", async () => {
   await until(() => !kernel.processExists(gone.pid), "the end of a process");
 });
 
-test("isIgnored: what nohup and a shell's & leave behind", async () => {
+test("isIgnored detects nohup and a shell's &", async () => {
   const script = `import { isIgnored } from ${JSON.stringify(`${root}/src/os/signal-sets.ts`)};
     console.log(["SIGHUP", "SIGINT", "SIGTERM"].map(isIgnored).join());`;
   const run = (...prefix: string[]) => command([...prefix, process.execPath, "-e", script]);

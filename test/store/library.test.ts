@@ -1,4 +1,4 @@
-/** `Lock` with a store: what is different from a file. */
+/** `Lock` with a store, where it differs from a lock file. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   CannotAcquireLock,
@@ -44,7 +44,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await mine.holder()).toBeNull();
   });
 
-  test("what has no answer at once is a TypeError, also for the compiler", async () => {
+  test("calls that cannot answer at once are a TypeError, also for the compiler", async () => {
     const lock = lockOf("sync");
     // @ts-expect-error a store across the network
     expect(() => lock.acquireSync()).toThrow(TypeError);
@@ -75,7 +75,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await Promise.all([job(1), job(2), job(3)])).toEqual([2, 4, 6]);
   });
 
-  test("lost fires when the key is taken away, and while the witness stands nobody else begins", async () => {
+  test("lost fires when the key is deleted, and no other process begins while the second hold is held", async () => {
     const lock = await lockOf("stolen").acquire();
     await server.cli("DEL", "exclusive:lock:stolen");
     const next = lockOf("stolen").acquire({ wait: true });
@@ -86,7 +86,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     await (await next).release();
   });
 
-  test("a store that is open already serves many locks, and closing it gives them back", async () => {
+  test("an open store serves many locks, and closing it releases them", async () => {
     const store = await openStore(server.url, { ttl });
     const locks = ["a", "b"].map((name) => new Lock({ name, store }));
     for (const lock of locks) await lock.acquire();
@@ -95,7 +95,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await new Lock({ name: "a", store }).acquire().catch((error) => error)).toBeInstanceOf(StoreError);
   });
 
-  test("a program that has given its lock back ends by itself", async () => {
+  test("a program that has released its lock ends by itself", async () => {
     using dir = new TempDir();
     const script = `{ await using lock = await new Lock({ name: "end", store: ${JSON.stringify(server.url)}, ttl: "2s" }).acquire();
       console.log(typeof lock.token); }`;
@@ -103,7 +103,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await program.result).toMatchObject({ status: 0, stdout: "bigint\n", stderr: "" });
   });
 
-  test("a time limit counts while the store's memory is too short, and without waiting it is refused", async () => {
+  test("a time limit counts while the store's memory is too short, and a call without waiting is refused", async () => {
     await using fresh = await startRedis();
     const lock = new Lock({ name: "x", store: fresh.url, ttl: "1h" });
     expect(await lock.acquire({ timeout: 200 }).catch((error) => error)).toBeInstanceOf(LockTimeout);

@@ -1,4 +1,4 @@
-/** Processes that a test starts, and what it sees of them. */
+/** Processes that tests start. */
 import { writeFileSync } from "node:fs";
 import { binary, library, root } from "./paths.ts";
 import { TempDir } from "./temp-dir.ts";
@@ -6,7 +6,7 @@ import { until } from "./until.ts";
 
 export interface Result {
   status: number | null;
-  /** Name of the signal that ended it. */
+  /** The name of the signal that ended it. */
   signal: string | null;
   stdout: string;
   stderr: string;
@@ -20,7 +20,7 @@ export interface StartOptions {
   stdin?: string;
 }
 
-/** A process that a test has started. Killed when the test leaves the scope, should it still run. */
+/** A process that a test starts. It is killed when the scope ends. */
 export class Process implements AsyncDisposable {
   readonly #child: Bun.Subprocess<Blob | "ignore", "pipe", "pipe">;
   /** What it has written to stdout so far. */
@@ -47,7 +47,7 @@ export class Process implements AsyncDisposable {
     ]);
     this.result = (async () => {
       await child.exited;
-      // A daemon left behind may keep the pipes open: what is there shortly after the end is what there is.
+      // A daemon may keep the pipes open, so this waits only a moment longer for the rest of the output.
       await Promise.race([reading, Bun.sleep(500)]);
       const { exitCode, signalCode } = child;
       return {
@@ -92,11 +92,11 @@ function processPairs(): number[][] {
   return lines.map((line) => line.trim().split(/\s+/).map(Number));
 }
 
-/** The processes that this one has started and that are still there. */
+/** The living children of a process. */
 export const childrenOf = (pid: number, pairs = processPairs()): number[] =>
   pairs.filter(([, parent]) => parent === pid).map(([child]) => child!);
 
-/** Its children, and theirs, and so on. */
+/** The children of a process, their children, and so on. */
 const descendants = (pid: number, pairs = processPairs()): number[] =>
   childrenOf(pid, pairs).flatMap((child) => [child, ...descendants(child, pairs)]);
 
@@ -143,7 +143,7 @@ export const exclusive = (args: string[], options?: StartOptions): Promise<Resul
 export const command = (argv: string[], options?: StartOptions): Promise<Result> =>
   new Process(argv, options).result;
 
-/** Starts a script: `code` is put after an import of the whole library. */
+/** Starts a script: an import of the library, then `code`. */
 export function startScript(
   code: string,
   dir: TempDir,

@@ -7,7 +7,7 @@ setDefaultTimeout(90_000);
 
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
-/** The lease of the lock's holder: not that of the witness, whose name is another. */
+/** The lease of the holder, not that of the second hold, which has another name. */
 async function leaseOf(server: EtcdServer, name: string): Promise<string> {
   const range = { key: base64(`exclusive/${name}/`), range_end: base64(`exclusive/${name}0`) };
   const { kvs } = (await server.post("kv/range", { ...range, sort_target: "CREATE" })) as {
@@ -26,10 +26,10 @@ if (hasEtcd()) {
     remembers: true,
   });
 
-  test("a member of the cluster dies, and another: the command works on", async () => {
+  test("two members of the cluster die: the command goes on", async () => {
     await using cluster = await startEtcdCluster(3);
     await using at = scene(cluster.members[0]!);
-    const args = ["--ttl", "6s"]; // a cluster needs some two seconds to have a leader again
+    const args = ["--ttl", "6s"]; // a cluster needs about two seconds to elect a leader
     const holder = at.run(cluster.url, 12, ...args);
     await at.log.begun(1, () => holder.stderr);
     const next = at.run(cluster.url, 0, "--wait", ...args);

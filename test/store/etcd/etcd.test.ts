@@ -1,10 +1,11 @@
-/** What is etcd's own: its lock service, leases, clusters and users. */
+/** The parts of etcd: its lock service, leases, clusters and users. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
+import { certificate } from "../../support/certificate.ts";
 import { required } from "../../support/required.ts";
-import { certificate, type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
+import { type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
 
@@ -15,7 +16,7 @@ const base64 = (text: string) => Buffer.from(text).toString("base64");
 /** Stores that are closed when the scope ends. */
 class Clients implements AsyncDisposable {
   readonly #open: Store[] = [];
-  /** Of the engine alone: one lease a lock, no witness. */
+  /** A store of the engine alone: one lease a lock, no second hold. */
   async open(url: string): Promise<Store> {
     const store = await openStore(url, { ttl: TTL, notice: () => {}, witness: false });
     this.#open.push(store);
@@ -58,7 +59,7 @@ describe.if(hasEtcd())("etcd", () => {
   const queue = (name: string, length: number) =>
     until(async () => (await keys(name)).length === length, `${length} in the queue of ${name}`);
 
-  test("a lease that an administrator revokes: the lock is lost at once", async () => {
+  test("an administrator revokes the lease: the lock is lost at once", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("revoked")))!;
@@ -72,7 +73,7 @@ describe.if(hasEtcd())("etcd", () => {
     await lease.release();
   });
 
-  test("a key that is deleted while its lease goes on: lost as well", async () => {
+  test("the key is deleted while its lease lives on: the lock is lost as well", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("deleted")))!;
@@ -82,7 +83,7 @@ describe.if(hasEtcd())("etcd", () => {
     await lease.release();
   });
 
-  test("a waiter whose place is taken away queues again, and is not told that it has the lock", async () => {
+  test("a waiter whose key is deleted queues again, and does not get the lock by that", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("place")))!;
@@ -106,7 +107,7 @@ describe.if(hasEtcd())("etcd", () => {
     await got!.release();
   });
 
-  test("the queue is etcd's own: whoever else uses its lock service waits in it", async () => {
+  test("the queue is that of etcd: other clients of its lock service wait in it", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const { ID } = await server.post("lease/grant", { TTL: 60 });
@@ -144,7 +145,7 @@ describe.if(hasEtcd())("etcd", () => {
     await Bun.sleep(2 * TTL);
     const after = await server.requests();
     const made = (method: string) => (after.get(method) ?? 0) - (before.get(method) ?? 0);
-    // Both renew, six times or seven each, and look whether their keys are there.
+    // Both renew six or seven times, and check that their keys exist.
     expect(made("LeaseKeepAlive")).toBeWithin(8, 17);
     expect(made("Range")).toBeWithin(8, 17);
     for (const method of ["Txn", "Lock", "Watch", "LeaseGrant", "Put"])
@@ -153,7 +154,7 @@ describe.if(hasEtcd())("etcd", () => {
     await (await waiting).release();
   });
 
-  test("waitFree returns when nobody holds it, and makes nothing", async () => {
+  test("waitFree returns when the lock is free, and creates nothing", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     await store.waitFree!("free");
@@ -174,7 +175,7 @@ describe.if(hasEtcd())("etcd", () => {
     await again.release();
   });
 
-  test("shared is refused, and says why", async () => {
+  test("shared is refused, with the reason", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const error = await errorOf(store.tryAcquire({ name: "shared", mode: "shared" }));
@@ -182,7 +183,7 @@ describe.if(hasEtcd())("etcd", () => {
     expect(error.message).toContain("cannot be shared");
   });
 
-  test("URLs that cannot be", async () => {
+  test("invalid URLs are refused", async () => {
     const bad = {
       "no parameter 'nothing'": "etcds://127.0.0.1/?nothing=1",
       "needs TLS": "etcd://127.0.0.1/?cacert=/x",
@@ -196,7 +197,7 @@ describe.if(hasEtcd())("etcd", () => {
     }
   });
 
-  test("nobody answers: a clear error without secrets", async () => {
+  test("no server answers: a clear error without secrets", async () => {
     await using clients = new Clients();
     const store = await clients.open(`etcd://me:hunter2@127.0.0.1:${freePort()},127.0.0.1:${freePort()}/x`);
     for (const attempt of [store.tryAcquire(exclusive("x")), store.waitAcquire(exclusive("x"))]) {

@@ -22,7 +22,7 @@ if (hasPostgres()) {
     connectionIsLock: true,
   });
 
-  test("the sessions of main lock and witness are ended at once: who waits begins when the old command is gone", async () => {
+  test("both holds are ended at once: a waiter begins when the old command has ended", async () => {
     await using server = await startPostgres();
     await using at = scene(server);
     const holder = at.run(at.far, 600);
@@ -38,7 +38,7 @@ if (hasPostgres()) {
     expect(status).toBe(70);
   });
 
-  test("they are ended at once, nobody waits, the command does not heed SIGTERM: who comes just then begins when it is gone", async () => {
+  test("both holds are ended at once and the command ignores SIGTERM: a new run begins when the command has ended", async () => {
     await using server = await startPostgres();
     await using at = scene(server);
     const stubborn = ["bash", "-c", 'trap "" TERM; exec "$@"', "bash", ...at.log.command(600)];
@@ -53,7 +53,7 @@ if (hasPostgres()) {
     expect((await holder.result).status).toBe(70);
   });
 
-  test("one process of the server crashes: all sessions end, the server forgets, and nobody works beside another", async () => {
+  test("one server process crashes, so that all sessions end and the server forgets: never two commands at once", async () => {
     await using server = await startPostgres();
     await using at = scene(server);
     const holder = at.run(at.far, 600);

@@ -1,20 +1,15 @@
-/** What is PostgreSQL's own: sessions, settings, poolers, and what the server forgets. */
+/** The parts of PostgreSQL: sessions, settings, poolers, and a server that forgets. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
+import { certificate } from "../../support/certificate.ts";
 import { root } from "../../support/paths.ts";
 import { command, Process } from "../../support/process.ts";
 import { required } from "../../support/required.ts";
-import {
-  certificate,
-  freePort,
-  hasPostgres,
-  type PostgresServer,
-  startPostgres,
-} from "../../support/servers.ts";
+import { freePort, hasPostgres, type PostgresServer, startPostgres } from "../../support/servers.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
 
@@ -25,7 +20,7 @@ const exclusive = (name: string) => ({ name, mode: "exclusive" as const });
 class Clients implements AsyncDisposable {
   readonly #open: Store[] = [];
   readonly notices: string[] = [];
-  /** Of the engine alone: one session a lock, no witness. */
+  /** A store of the engine alone: one session a lock, no second hold. */
   async open(url: string, witness = false): Promise<Store> {
     const notice = (message: string) => this.notices.push(message);
     const store = await openStore(url, { ttl: TTL, notice, witness });
@@ -50,7 +45,7 @@ describe.if(hasPostgres())("postgres", () => {
     dir = new TempDir();
     server = await startPostgres({ args: ["-c", "log_statement=all", "-c", "log_line_prefix=[%p] "] });
     await using clients = new Clients();
-    await (await (await clients.open(server.url)).tryAcquire(exclusive("first")))!.release(); // the first lease of all
+    await (await (await clients.open(server.url)).tryAcquire(exclusive("first")))!.release(); // the first lease on this server
   }, 60_000);
   afterAll(async () => {
     await server[Symbol.asyncDispose]();
@@ -62,7 +57,7 @@ describe.if(hasPostgres())("postgres", () => {
       ({ pid }) => pid as number,
     );
 
-  test("a session that an administrator ends: the lock is lost at once, and says why", async () => {
+  test("an administrator ends the session: the lock is lost at once, with the reason", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("ended")))!;
@@ -95,7 +90,7 @@ describe.if(hasPostgres())("postgres", () => {
     await until(async () => (await sessions("given up")).length === 0, "the holder's session to end");
   });
 
-  test("a wait that is given up as the lock is handed over leaves nobody with the lock", async () => {
+  test("a wait that is given up during the handover leaves the lock free", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     for (let i = 0; i < 20; i++) {
@@ -114,7 +109,7 @@ describe.if(hasPostgres())("postgres", () => {
     }
   });
 
-  test("what a role has as its defaults ends neither a wait nor a lock", async () => {
+  test("the default settings of a role end neither a wait nor a lock", async () => {
     await server.admin(`
       CREATE ROLE hasty LOGIN PASSWORD 'secret';
       ALTER ROLE hasty SET statement_timeout = '200ms';
@@ -126,13 +121,13 @@ describe.if(hasPostgres())("postgres", () => {
     const store = await clients.open(server.url.replace("app:secret%2Fword", "hasty:secret"));
     const first = (await store.tryAcquire(exclusive("hasty")))!;
     const waiting = store.waitAcquire(exclusive("hasty"));
-    await Bun.sleep(1000); // longer than any of them
+    await Bun.sleep(1000); // longer than each of them
     expect(first.lost!.aborted).toBe(false);
     await first.release();
     await (await waiting).release();
   });
 
-  test("a waiter asks nothing while it waits", async () => {
+  test("a waiter sends nothing while it waits", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("asks")))!;
@@ -147,13 +142,13 @@ describe.if(hasPostgres())("postgres", () => {
     const statements = () => server.log.split("\n").filter((line) => line.startsWith(`[${pid}] LOG:`)).length;
     await until(() => statements() > 0, "the server to write its log");
     const before = statements();
-    await Bun.sleep(2 * TTL); // the time of six renewals, which the holder makes
+    await Bun.sleep(2 * TTL); // the holder renews six times
     expect(statements()).toBe(before);
     await first.release();
     await (await waiting).release();
   });
 
-  test("whatever name and label are, they are told back, and are no SQL", async () => {
+  test("any name and label come back unchanged, and are never SQL", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const names = ["*/ SELECT 1/0; /*", "a'b\"c\\d", "line\nline\0next?", "ünï 中 🔒", "\ud800", "$1 $$ %s"];
@@ -166,7 +161,7 @@ describe.if(hasPostgres())("postgres", () => {
     }
   });
 
-  test("a name too long to be shown is still one lock, and listed by what is left of it", async () => {
+  test("a name too long for the server is still one lock, and listed by its head", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const name = "long ".repeat(1000);
@@ -179,7 +174,7 @@ describe.if(hasPostgres())("postgres", () => {
     await lease.release();
   });
 
-  test("who may not see others' activity still sees that the lock is held, and its name", async () => {
+  test("a role that cannot see the activity of others still sees the lock and its name", async () => {
     await server.admin("CREATE ROLE stranger LOGIN PASSWORD 'secret'");
     await using clients = new Clients();
     const lease = (await (await clients.open(server.url)).tryAcquire(exclusive("seen")))!;
@@ -190,7 +185,7 @@ describe.if(hasPostgres())("postgres", () => {
     await lease.release();
   });
 
-  test("waitFree returns when nobody holds it, takes it from nobody, and fools nobody", async () => {
+  test("waitFree returns when the lock is free, and neither takes it nor appears as its holder", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("free")))!;
@@ -207,7 +202,7 @@ describe.if(hasPostgres())("postgres", () => {
     await Promise.all(waits);
   });
 
-  test("a wrong password, a database that is not there, a port where nobody listens: a clear error without secrets", async () => {
+  test("a wrong password, a missing database, a closed port: a clear error without secrets", async () => {
     await using clients = new Clients();
     const bad = {
       "password authentication failed": server.url.replace("secret%2Fword", "hunter2"),
@@ -281,7 +276,7 @@ ${ignored}
   });
 
   describe("a server that forgets", () => {
-    /** Takes the lock, and says after how many milliseconds since `began` it had it. */
+    /** Takes the lock. Returns the milliseconds from `began` until it was acquired. */
     async function acquired(
       clients: Clients,
       name: string,
@@ -291,7 +286,7 @@ ${ignored}
       return { lease, after: performance.now() - began };
     }
 
-    test("restarted: whoever comes waits for one lease; tokens go on", async () => {
+    test("restarted: the next acquire waits for one lease; tokens go on", async () => {
       await using clients = new Clients();
       const before = (await (await clients.open(server.url)).tryAcquire(exclusive("restart")))!;
       const began = performance.now();
@@ -305,7 +300,7 @@ ${ignored}
       await lease.release();
     });
 
-    test("one process of the server crashes, which ends all sessions but not the server: the same", async () => {
+    test("one server process crashes, which ends all sessions but not the server: the same", async () => {
       await using clients = new Clients();
       const store = await clients.open(server.url);
       const before = (await store.tryAcquire(exclusive("crash")))!;
@@ -326,7 +321,7 @@ ${ignored}
       await lease.release();
     });
 
-    test("main lock and witness ended at once by an administrator: a waiter waits for one lease", async () => {
+    test("an administrator ends both holds at once: a waiter waits for one lease", async () => {
       await using clients = new Clients();
       const holder = await clients.open(server.url, true);
       const lease = (await holder.tryAcquire(exclusive("both")))!;
@@ -353,17 +348,17 @@ ${ignored}
       await until(async () => (await store.status("killed")).waiters === 1, "somebody to wait");
       holder.kill("SIGKILL");
       await (await waiting).release();
-      expect(clients.notices).toEqual([]); // it would have said so, had it waited for the lease
+      expect(clients.notices).toEqual([]); // a wait for the lease is reported
     });
 
-    test("a waiter whose session is ended goes on, and takes it that the holder's may have been", async () => {
+    test("a waiter whose session is ended goes on, and assumes that the holder's has ended too", async () => {
       await using clients = new Clients();
       const store = await clients.open(server.url);
       const lease = (await store.tryAcquire(exclusive("purge")))!;
       const waiting = store.waitAcquire(exclusive("purge"));
       await until(async () => (await store.status("purge")).waiters === 1, "somebody to wait");
       const began = performance.now();
-      // The waiter's first: it must not get the lock in between.
+      // The waiter's session first: it must not get the lock in between.
       const all = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' ORDER BY granted";
       await server.admin(`SELECT pg_terminate_backend(pid) FROM (${all}) AS all_of_them`);
       const next = await waiting;

@@ -15,7 +15,7 @@ if (hasRedis()) {
     },
   });
 
-  test("a key that somebody has made to stay: who waits does not ask all the time", async () => {
+  test("a key that was made persistent: a waiter does not poll quickly", async () => {
     await using server = await startRedis();
     await server.cli("SET", "exclusive:lock:work", "somebody");
     const late = await exclusive(["run", "--store", server.url, "-t", "1", "work", "true"]);
@@ -25,7 +25,7 @@ if (hasRedis()) {
     expect(Number(calls)).toBeLessThan(20);
   });
 
-  test("FLUSHALL: the next one waits for a lease, and the old one is gone by then", async () => {
+  test("FLUSHALL: the next run waits for a lease, and the old command has ended by then", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.far, 600);
@@ -34,7 +34,7 @@ if (hasRedis()) {
     const next = at.run(at.near, 0, "--wait");
     const second = await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
-    expect(second.token).toBeGreaterThan(first.token); // a counter that was deleted with the rest would start at 1
+    expect(second.token).toBeGreaterThan(first.token); // a deleted counter would start at 1
     expect(next.stderr).toContain("may have forgotten a lock");
     at.log.check();
     const { status, stderr } = await holder.result;
@@ -44,7 +44,7 @@ if (hasRedis()) {
     });
   });
 
-  test("FLUSHALL while the holder is cut off: it stops by its own clock before the next one begins", async () => {
+  test("FLUSHALL while the holder is cut off: its clock stops it before the next command begins", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.far, 600);
@@ -58,7 +58,7 @@ if (hasRedis()) {
     expect((await holder.result).status).toBe(70);
   });
 
-  test("a server with persistence that is killed and started again still knows the holder, who goes on", async () => {
+  test("a persistent server that is killed and started again still knows the holder, which goes on", async () => {
     await using server = await startRedis({ persistent: true });
     await using at = scene(server);
     const holder = at.run(at.far, 4);
@@ -72,7 +72,7 @@ if (hasRedis()) {
     at.log.check();
   });
 
-  test("CLIENT KILL: connections are made anew, for the holder and for who waits", async () => {
+  test("CLIENT KILL: the holder and the waiter reconnect", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.far, 4);
@@ -89,7 +89,7 @@ if (hasRedis()) {
     at.log.check();
   });
 
-  test("who waits asks a handful of times, not again and again", async () => {
+  test("a waiter sends a handful of requests, and does not poll", async () => {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.near, 600);
@@ -103,7 +103,7 @@ if (hasRedis()) {
     const stats = await server.cli("INFO", "commandstats");
     const calls = (command: string) =>
       Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(stats)?.[1] ?? 0);
-    // Two renewals in each lease of the holder's two locks and a bit, and one question of the waiter's when a lease ends.
+    // Two renewals in each lease of both holds of the holder, and one request of the waiter when a lease ends.
     const leases = (seconds * 1000) / at.ttl;
     expect(calls("eval")).toBeLessThanOrEqual(Math.ceil(leases * 3 * 2 + leases + 4));
     holder.kill();
