@@ -139,7 +139,7 @@ describe("acquire", () => {
   });
 
   test.each([{ wait: true }, { timeout: "60s" }, { timeout: Number.POSITIVE_INFINITY }, { timeout: "365d" }])(
-    "%j waits until the holder leaves, whose object may be the same one",
+    "%j waits until the release, also by the same object",
     async (options) => {
       using dir = new TempDir();
       const lock = new Lock({ name: "t", dir: dir.path }).acquireSync();
@@ -325,9 +325,9 @@ describe("release on every kind of exit", () => {
     "process.exit()": ["process.exit(7);", 7],
     "process.exit() later": ["setTimeout(() => process.exit(7), 5);", 7],
     "process.exitCode": ["process.exitCode = 9;", 9],
-    "an error that nobody catches": [`throw new Error("uncaught");`, 1],
+    "an uncaught error": [`throw new Error("uncaught");`, 1],
     "an error in a callback": [`setTimeout(() => { throw new Error("uncaught"); }, 5);`, 1],
-    "a rejection that nobody handles": [`Promise.reject(new Error("unhandled"));`, 1],
+    "an unhandled rejection": [`Promise.reject(new Error("unhandled"));`, 1],
   };
   for (const [how, [code, status]] of Object.entries(exits)) {
     test(`forever(), and ${how}`, async () => {

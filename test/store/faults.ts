@@ -283,7 +283,7 @@ export function faultSuite(name: string, options: FaultOptions): void {
         const holder = at.run(at.near, 10, ...longer);
         await at.log.begun(1, () => holder.stderr);
         const next = at.run(at.near, 0, "--wait", ...longer);
-        await waits(next); // who begins while the server is away is told so, with 69
+        await waits(next); // a run that begins while the server is down exits with 69
         await server.kill();
         await server.start();
         expect({ ...(await holder.result), stdout: "" }).toMatchObject({ status: 0, stderr: "" });

@@ -13,7 +13,7 @@ const TABLE = {
 const parse = (line: string, permute = false) =>
   parseOptions(line === "" ? [] : line.split(" "), TABLE, permute);
 
-describe("options end at the first argument that is none, or at --", () => {
+describe("options end at the first operand, or at --", () => {
   test.each([
     ["", {}, []],
     ["-w job cmd -q", { wait: true }, ["job", "cmd", "-q"]],

@@ -208,7 +208,7 @@ describe.if(hasEtcd())("etcd", () => {
     }
   });
 
-  test("a user with a password, who may touch one prefix", async () => {
+  test("a user with a password and the rights to one prefix", async () => {
     await using own = await startEtcd();
     for (const name of ["root", "app"]) await own.post("auth/role/add", { name });
     const range = { key: base64("team/"), range_end: base64("team0") };
@@ -223,7 +223,7 @@ describe.if(hasEtcd())("etcd", () => {
     const store = await clients.open(url("app:p%40ss%2Fword", "/team"));
     const lease = (await store.tryAcquire(exclusive("x")))!;
     const waiting = store.waitAcquire(exclusive("x"));
-    await until(async () => (await store.status("x")).waiters === 1, "somebody to wait");
+    await until(async () => (await store.status("x")).waiters === 1, "a waiter");
     await lease.release();
     const next = await waiting;
     await Bun.sleep(TTL);
@@ -251,7 +251,7 @@ describe.if(hasEtcd())("etcd", () => {
     const store = await clients.open(own.url);
     const lease = (await store.tryAcquire(exclusive("tls")))!;
     const waiting = store.waitAcquire(exclusive("tls"));
-    await until(async () => (await store.status("tls")).waiters === 1, "somebody to wait");
+    await until(async () => (await store.status("tls")).waiters === 1, "a waiter");
     await lease.release();
     await (await waiting).release();
     const other = await clients.open(own.url.replace(/\?.*/, ""));

@@ -28,7 +28,7 @@ if (hasPostgres()) {
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     const next = at.run(at.near, 0, "--wait", "--verbose");
-    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    await until(async () => (await server.admin(waits)).length > 0, "a waiter");
     await server.admin(terminate("true"));
     await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
@@ -59,7 +59,7 @@ if (hasPostgres()) {
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     const waiting = at.run(at.near, 0, "--wait");
-    await until(async () => (await server.admin(waits)).length > 0, "somebody to wait");
+    await until(async () => (await server.admin(waits)).length > 0, "a waiter");
     const [{ pid }] = (await server.admin(
       "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'",
     )) as [{ pid: number }];

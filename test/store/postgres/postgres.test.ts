@@ -100,7 +100,7 @@ describe.if(hasPostgres())("postgres", () => {
         (lease) => lease,
         () => undefined,
       );
-      await until(async () => (await store.status("race")).waiters === 1, "somebody to wait");
+      await until(async () => (await store.status("race")).waiters === 1, "a waiter");
       const released = first.release();
       controller.abort(new Error("enough"));
       await released;
@@ -138,7 +138,7 @@ describe.if(hasPostgres())("postgres", () => {
     await until(async () => {
       pid = (await server.admin(queued))[0]?.pid;
       return pid !== undefined;
-    }, "somebody to wait");
+    }, "a waiter");
     const statements = () => server.log.split("\n").filter((line) => line.startsWith(`[${pid}] LOG:`)).length;
     await until(() => statements() > 0, "the server to write its log");
     const before = statements();
@@ -326,7 +326,7 @@ ${ignored}
       const holder = await clients.open(server.url, true);
       const lease = (await holder.tryAcquire(exclusive("both")))!;
       const waiting = (await clients.open(server.url, true)).waitAcquire(exclusive("both"));
-      await until(async () => (await holder.status("both")).waiters === 1, "somebody to wait");
+      await until(async () => (await holder.status("both")).waiters === 1, "a waiter");
       const began = performance.now();
       const held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";
       await server.admin(`SELECT pg_terminate_backend(pid) FROM (${held}) AS held`);
@@ -345,7 +345,7 @@ ${ignored}
       await using holder = new Process([process.execPath, "-e", take]);
       await holder.says("held");
       const waiting = store.waitAcquire(exclusive("killed"));
-      await until(async () => (await store.status("killed")).waiters === 1, "somebody to wait");
+      await until(async () => (await store.status("killed")).waiters === 1, "a waiter");
       holder.kill("SIGKILL");
       await (await waiting).release();
       expect(clients.notices).toEqual([]); // a wait for the lease is reported
@@ -356,7 +356,7 @@ ${ignored}
       const store = await clients.open(server.url);
       const lease = (await store.tryAcquire(exclusive("purge")))!;
       const waiting = store.waitAcquire(exclusive("purge"));
-      await until(async () => (await store.status("purge")).waiters === 1, "somebody to wait");
+      await until(async () => (await store.status("purge")).waiters === 1, "a waiter");
       const began = performance.now();
       // The waiter's session first: it must not get the lock in between.
       const all = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' ORDER BY granted";
