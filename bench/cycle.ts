@@ -1,23 +1,26 @@
 /**
- * `cycle.ts LIBRARY DIRECTORY BATCHES CYCLES`: takes and gives back one free lock again and again, and prints the
- * nanoseconds of one cycle for each batch. The first batch warms up.
+ * `cycle.ts LIBRARY DIRECTORY BATCHES CYCLES [BASE]`: acquires and releases one free lock again and again, and prints
+ * the nanoseconds of one cycle for each batch. The first batch warms up. The library `base` is that of another checkout.
  */
 import { createRequire } from "node:module";
 
-const [library = "", directory = "", batches = "", cycles = ""] = process.argv.slice(2);
+const [library = "", directory = "", batches = "", cycles = "", base = ""] = process.argv.slice(2);
 const require = createRequire(import.meta.url);
 const path = `${directory}/${library}.lock`;
 
+async function synchronous(entry: string) {
+  const { Lock } = (await import(entry)) as typeof import("../src/index.ts");
+  const lock = new Lock({ name: "sync", dir: directory });
+  return () => {
+    lock.acquireSync();
+    lock.releaseSync();
+  };
+}
+
 /** One cycle of each library, in the way its own documentation shows. */
 const LIBRARIES: Record<string, () => Promise<() => unknown>> = {
-  sync: async () => {
-    const { Lock } = await import("../src/index.ts");
-    const lock = new Lock({ name: "sync", dir: directory });
-    return () => {
-      lock.acquireSync();
-      lock.releaseSync();
-    };
-  },
+  sync: () => synchronous("../src/index.ts"),
+  base: () => synchronous(`${base}/src/index.ts`),
   async: async () => {
     const { Lock } = await import("../src/index.ts");
     const lock = new Lock({ name: "async", dir: directory });

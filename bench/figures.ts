@@ -1,4 +1,4 @@
-/** A figure: a median with its spread, and what is done with many of them. */
+/** Figures: medians with their spread, and the tables made of them. */
 
 export interface Figure {
   section: string;
@@ -6,18 +6,19 @@ export interface Figure {
   name: string;
   unit: "ms" | "µs" | "MiB" | "%" | "/s";
   median: number;
-  /** The quarter below which, and above which, a quarter of the samples lies. */
+  /** The first quartile. */
   low: number;
+  /** The third quartile. */
   high: number;
   samples: number;
 }
 
-/** What a figure must reach: its median is `value`, or the ratio of two medians is. */
+/** A limit that was set beforehand. `value` is a median, or the ratio of two medians. */
 export interface Target {
   section: string;
   what: string;
   value: number;
-  /** At most so much. */
+  /** The highest value that reaches the target. */
   limit: number;
 }
 
@@ -43,10 +44,10 @@ export function figure(section: string, name: string, unit: Figure["unit"], samp
   return { section, name, unit, median, low, high, samples: samples.length };
 }
 
-/** Four digits that count. */
+/** Rounds to four significant digits. */
 export const round = (value: number): number => Number(value.toPrecision(4));
 
-/** A table of figures, as Markdown, each with how it stands to the first of its section. */
+/** A Markdown table of figures, each with its ratio to the first one of its section and unit. */
 export function table(figures: Figure[]): string {
   const rows = figures.map((f) => {
     const base = figures.find((other) => other.section === f.section && other.unit === f.unit)!;

@@ -1,7 +1,7 @@
 /**
- * `holder.ts LIBRARY DIRECTORY`: one side of `handover`. Takes the lock, waiting where it must, and says when it had
- * it; a line on stdin makes it let go and say when, and the next one take the lock again. Times are milliseconds of a clock that all
- * processes share.
+ * `holder.ts LIBRARY DIRECTORY`: one side of `handover`. Waits for the lock and prints when it has it. A line on stdin
+ * makes it print the time and release the lock, the next line makes it wait again. Times are milliseconds of a clock
+ * that all processes share.
  */
 import { createRequire } from "node:module";
 import { Lock } from "../src/index.ts";

@@ -1,10 +1,14 @@
 /**
- * `bun run bench [--quick] [SECTION...]`: measures, prints a table, and writes `bench/results.json`, the picture drawn
- * from it, and the README's numbers. Of a part of the sections, or with `--quick`, nothing is written but the table.
+ * `bun run bench [--quick] [--base DIR] [SECTION...]`: measures and prints a table. A complete run also writes
+ * `bench/results.json`, the chart drawn from it, and the numbers in the README. A run of some sections, with `--quick` or
+ * with `--base` writes nothing. `--base` is another checkout to compare with, whose
+ * packages are installed and whose `dist/exclusive` is built.
  */
 import { cpus, release } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
 import { type Results, table, targetTable } from "./figures.ts";
+import { commands } from "./sections/commands.ts";
 import { cycle } from "./sections/cycle.ts";
 import { handover } from "./sections/handover.ts";
 import { holding } from "./sections/holding.ts";
@@ -13,15 +17,18 @@ import { flock, wrap } from "./sections/wrap.ts";
 import { command, has, here, setUp } from "./setup.ts";
 import { draw } from "./svg.ts";
 
-const SECTIONS = { wrap, cycle, handover, holding, scale, flock };
+const SECTIONS = { wrap, commands, cycle, handover, holding, scale, flock };
 type Section = keyof typeof SECTIONS;
 
-const args = process.argv.slice(2);
-const quick = args.includes("--quick");
-const named = args.filter((arg) => arg !== "--quick");
+const { values, positionals: named } = parseArgs({
+  options: { quick: { type: "boolean", default: false }, base: { type: "string" } },
+  allowPositionals: true,
+});
+const { quick } = values;
+const base = values.base && resolve(values.base);
 const unknown = named.find((name) => !Object.hasOwn(SECTIONS, name));
 if (unknown !== undefined) {
-  console.error(`no section ${unknown}: there are ${Object.keys(SECTIONS).join(", ")}, and --quick`);
+  console.error(`no section ${unknown}: there are ${Object.keys(SECTIONS).join(", ")}`);
   process.exit(64);
 }
 if (process.platform !== "linux") {
@@ -33,7 +40,7 @@ if (!has("gcc")) {
   process.exit(69);
 }
 
-using bench = await setUp(quick);
+using bench = await setUp(quick, base);
 const sections = (named.length > 0 ? named : Object.keys(SECTIONS)) as Section[];
 for (const section of sections) {
   console.error(`${section} …`);
@@ -53,7 +60,7 @@ const results: Results = {
   figures: bench.figures,
   targets: bench.targets,
 };
-if (!quick && named.length === 0) await publish(results);
+if (!quick && base === undefined && named.length === 0) await publish(results);
 
 async function publish(results: Results): Promise<void> {
   await Bun.write(join(here, "results.json"), `${JSON.stringify(results, null, 2)}\n`);
@@ -66,16 +73,16 @@ async function publish(results: Results): Promise<void> {
   command(["node_modules/.bin/biome", "check", "--write", "README.md", "bench"], join(here, ".."));
 }
 
-/** Puts text between the two lines that mark its place. */
+/** Replaces the text between the two markers. */
 async function fill(file: string, text: string): Promise<void> {
   const old = await Bun.file(file).text();
   const [begin, end] = ["<!-- numbers: written by bun run bench -->", "<!-- end of numbers -->"];
   const [from, to] = [old.indexOf(begin), old.indexOf(end)];
-  if (from < 0 || to < from) throw new Error(`${file} has no place for the numbers`);
+  if (from < 0 || to < from) throw new Error(`${file} has no markers for the numbers`);
   await Bun.write(file, `${old.slice(0, from)}${begin}\n\n${text}\n\n${old.slice(to)}`);
 }
 
-/** What the README says. */
+/** The table in the README. */
 function summary({ figures }: Results): string {
   const of = (section: string, name: string, unit: string) => {
     const found = figures.find((f) => f.section === section && f.name === name && f.unit === unit);
@@ -87,8 +94,8 @@ function summary({ figures }: Results): string {
     `| a command wrapped, whole process | ${of("wrap", "exclusive run", "ms")} | the same Bun program without a lock: ${of("wrap", "floor: Bun, spawn, exit", "ms")}; flock(1): ${of("wrap", "flock", "ms")} |`,
     `| wrapped with \`--exec\` | ${of("wrap", "exclusive run --exec", "ms")} | |`,
     `| a lock taken and given back in a script | ${of("cycle", "acquireSync, releaseSync", "µs")} | the same system calls in C: ${of("cycle", "floor: the same calls in C", "µs")}; proper-lockfile: ${of("cycle", "proper-lockfile sync", "µs")} |`,
-    `| handed over to who waits | ${of("handover", "library, clean", "ms")} | after SIGKILL: ${of("handover", "library, after SIGKILL", "ms")} |`,
-    `| memory of a wrapped command | ${of("holding", "exclusive run: resident", "MiB")} | with \`--exec\`: none of ours |`,
+    `| handed over to a waiter | ${of("handover", "library, clean", "ms")} | after SIGKILL: ${of("handover", "library, after SIGKILL", "ms")} |`,
+    `| memory of a wrapped command | ${of("holding", "exclusive run: resident", "MiB")} | with \`--exec\`: no wrapper stays |`,
     "",
     "Medians, and the middle half of the samples. [bench/README.md](bench/README.md) has all of them, and what they mean.",
   ].join("\n");

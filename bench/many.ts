@@ -1,4 +1,4 @@
-/** `many.ts DIRECTORY COUNT`: holds so many locks until stdin ends. */
+/** `many.ts DIRECTORY COUNT`: holds COUNT locks until stdin ends. */
 import { Lock } from "../src/index.ts";
 
 const [dir = "", count = ""] = process.argv.slice(2);

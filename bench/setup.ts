@@ -1,4 +1,4 @@
-/** What the sections need: programs built here, and those that are there or are skipped. */
+/** What the sections need: programs that are built here, and those of others that are installed or skipped. */
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,39 +7,52 @@ import type { Figure, Target } from "./figures.ts";
 export const here = import.meta.dir;
 const root = join(here, "..");
 const BUILT = join(here, "node_modules/.built");
-/** The wrapper, as it is installed. */
+/** The program, copied as an installation does. */
 export const binary = join(BUILT, "exclusive");
 
-/** What a section is given. */
+/** What each section gets. */
 export interface Bench {
   quick: boolean;
-  /** Our C programs and the floor, by name. */
-  built: (name: "measure" | "cycle" | "stamp" | "floor") => string;
-  /** A fresh directory. */
+  /** Another checkout to compare with. */
+  base: string | undefined;
+  /** The path of a program that is built or copied here. */
+  built: (name: "measure" | "cycle" | "stamp" | "floor" | "empty" | "base") => string;
+  /** Makes a new directory. */
   directory: () => string;
   figures: Figure[];
   targets: Target[];
-  /** Notes that something is not measured, and why. */
+  /** Reports that something is not measured, and why. */
   skip: (what: string) => void;
 }
+
+const AUTOLOAD_NOTHING = { autoloadDotenv: false, autoloadBunfig: false };
+/** The programs that `exclusive` is compared with. The empty one is compiled as `exclusive` is, see `build.ts`. */
+const FLOORS = { floor: {}, empty: { jitPolicy: 100_000 } };
 
 export interface Setup extends Bench, Disposable {
   skipped: string[];
 }
 
-/** Builds everything; programs go to `bench/node_modules/.built`, out of git's sight. */
-export async function setUp(quick: boolean): Promise<Setup> {
+/** Builds everything. Programs go to `bench/node_modules/.built`, which git ignores. */
+export async function setUp(quick: boolean, base?: string): Promise<Setup> {
   mkdirSync(BUILT, { recursive: true });
   command([process.execPath, "build.ts"], root);
-  await Bun.build({
-    entrypoints: [join(here, "floor.ts")],
-    target: "bun",
-    minify: true,
-    bytecode: true,
-    compile: { outfile: join(BUILT, "floor.built"), autoloadDotenv: false, autoloadBunfig: false },
-  });
-  // How the kernel maps a program depends on how its file was written: both are copied, as by an installation.
-  const copies = { floor: join(BUILT, "floor.built"), exclusive: join(root, "dist/exclusive") };
+  for (const [name, options] of Object.entries(FLOORS)) {
+    await Bun.build({
+      entrypoints: [join(here, `${name}.ts`)],
+      target: "bun",
+      minify: true,
+      bytecode: true,
+      compile: { outfile: join(BUILT, `${name}.built`), ...AUTOLOAD_NOTHING, ...options },
+    });
+  }
+  // How the kernel maps a program depends on how its file was written: all are copied, as by an installation.
+  const copies = {
+    floor: join(BUILT, "floor.built"),
+    empty: join(BUILT, "empty.built"),
+    exclusive: join(root, "dist/exclusive"),
+    ...(base !== undefined && { base: join(base, "dist/exclusive") }),
+  };
   for (const [name, from] of Object.entries(copies))
     command(["cp", "--remove-destination", from, join(BUILT, name)]);
   for (const name of ["measure", "cycle", "stamp"])
@@ -54,6 +67,7 @@ export async function setUp(quick: boolean): Promise<Setup> {
   installPeers(skip);
   return {
     quick,
+    base,
     built: (name) => join(BUILT, name),
     directory: () => {
       const path = join(parent, String(++count));
@@ -82,10 +96,10 @@ export function command(argv: string[], cwd = here): string {
   return stdout.toString();
 }
 
-/** Is this program here? */
+/** Is this program installed? */
 export const has = (program: string): boolean => Bun.which(program) !== null;
 
-/** A process that is spoken with by lines. */
+/** A process with which lines are exchanged. */
 export class Talker implements AsyncDisposable {
   readonly #child: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #lines: AsyncGenerator<string>;
@@ -101,11 +115,11 @@ export class Talker implements AsyncDisposable {
     this.#child.stdin.write(`${line}\n`);
     this.#child.stdin.flush();
   }
-  /** The next line that begins with `word`: what stands behind the word. */
+  /** Waits for the next line that begins with `word`. Returns the rest of it. */
   async hear(word: string): Promise<string> {
     for (;;) {
       const { value, done } = await this.#lines.next();
-      if (done) throw new Error(`${word} was never said`);
+      if (done) throw new Error(`the process ended without printing ${word}`);
       if (value.startsWith(word)) return value.slice(word.length).trim();
     }
   }

@@ -1,4 +1,4 @@
-/** The picture in the README, drawn from `results.json`: `bun bench/svg.ts`. */
+/** Draws the chart of the README from `results.json`: `bun bench/svg.ts`. */
 import type { Figure, Results } from "./figures.ts";
 
 const WIDTH = 800;
@@ -11,7 +11,7 @@ interface Chart {
   figures: Figure[];
 }
 
-/** The main comparisons. Shorter is better in each. */
+/** Draws the main comparisons. Shorter bars are better. */
 export function draw({ figures, made, machine }: Results): string {
   const of = (section: string, unit: string, match: RegExp) =>
     figures.filter((f) => f.section === section && f.unit === unit && match.test(f.name));
@@ -37,7 +37,7 @@ ${parts.join("\n")}
 }
 
 function bars({ title, figures }: Chart, top: number): string {
-  // A bar that leaves the picture is cut, and its number says how far it goes.
+  // A bar that is too long is cut, and marked with an arrow beside its number.
   const largest = Math.max(...figures.map((f) => f.median));
   const ours = Math.max(...figures.filter(isOurs).map((f) => f.median));
   const end = Math.min(largest, ours * 4);

@@ -48,7 +48,7 @@ function blocksOf(file: string): Block[] {
   return blocks;
 }
 
-/** Where blocks are run: the binary in PATH, a lock directory, and the scripts that the texts speak of. */
+/** Where blocks run: the binary in PATH, a lock directory, and the scripts that the texts mention. */
 class Sandbox extends TempDir {
   constructor() {
     super();
@@ -66,7 +66,7 @@ class Sandbox extends TempDir {
     chmodSync(this.file("job"), 0o755);
   }
 
-  /** Both ways that lead from a download to a first lock. */
+  /** Both ways from a download to a first lock. */
   async receive(packageToo: boolean): Promise<void> {
     copyFileSync(binary, this.file("exclusive-linux-x64"));
     chmodSync(this.file("exclusive-linux-x64"), 0o644);
@@ -74,7 +74,7 @@ class Sandbox extends TempDir {
     renameSync(await packInto(this), this.file("exclusiveprocess.tgz"));
   }
 
-  /** A shell script in which the paths of the texts are those of the sandbox. */
+  /** A shell script in which the paths of the texts are replaced by those of the sandbox. */
   run(script: string) {
     const here = script
       .replaceAll("/opt/app", this.path)
@@ -99,7 +99,7 @@ async function succeeds(script: string): Promise<void> {
   expect(status).toBe(0);
 }
 
-/** What differs from run to run: pids, times, the lock directory. */
+/** Replaces what differs from run to run: pids, times, the lock directory. */
 const settled = (text: string) =>
   text
     .replaceAll(box.file("locks"), "/var/lock")
@@ -107,12 +107,12 @@ const settled = (text: string) =>
     .replace(/\bfor \d+[smhd]( \d+[smhd])?/g, "for T")
     .trim();
 
-/** A session: each `$ ` line is typed, and what it prints is what stands below it. */
+/** A session: each `$ ` line is typed, and must print the lines below it. */
 async function session(text: string): Promise<void> {
   let script = "exec 2>&1\n";
   for (const [, typed] of text.matchAll(/^\$ (.*)$/gm)) {
     script += `printf '%s\\n' ${Bun.$.escape(`$ ${typed!}`)}\n`;
-    // A reader types the next line when this one has the lock.
+    // A reader types the next line when this command has the lock.
     script += typed!.endsWith("&")
       ? `${typed}\nuntil [ -s locks/*.lock ]; do sleep 0.01; done\n`
       : `status() { return $status; }\nstatus\n${typed}\nstatus=$?\n`;
@@ -141,7 +141,7 @@ async function firstLock({ place, text }: Block): Promise<void> {
   expect(seconds).toBeLessThan(60);
 }
 
-/** The bench's own page: one section in its short form, which writes nothing. */
+/** The page of the bench: one section in its short form, which writes nothing. */
 async function benchRuns(): Promise<void> {
   if (!required("gcc", "gcc")) return;
   const { status, stdout, stderr } = await command([process.execPath, "run", "bench", "--quick", "wrap"]);
@@ -165,7 +165,7 @@ function scriptOf({ place, text }: Block): string {
   return file;
 }
 
-test("every script type-checks, as a user's own would", async () => {
+test("every script type-checks under the strict options of a user", async () => {
   const scripts = files.flatMap(blocksOf).filter(({ language }) => language === "ts");
   expect(scripts.length).toBeGreaterThan(0);
   const config = box.file("tsconfig.json");
@@ -190,10 +190,10 @@ for (const file of files) {
   describe(file, () => {
     for (const block of blocksOf(file)) {
       const { place, language, text } = block;
-      if (language === "text") continue; // another program's language
+      if (language === "text") continue; // not a language to run
       test(`${place} (${language})`, async () => {
         if (text.startsWith("npm install &&")) {
-          // What a fresh checkout does: .ci/run does it.
+          // For a fresh checkout: .ci/run does it.
           const ci = readFileSync(`${root}/.ci/run`, "utf8");
           expect(ci).toContain(text.trim());
           return;

@@ -14,21 +14,21 @@ test("CannotAcquireLock carries the lock's name, its file and its holder", () =>
   );
 });
 
-test("LockTimeout is a CannotAcquireLock that tells how long it was waited for", () => {
+test("LockTimeout is a CannotAcquireLock that names how long the wait was", () => {
   const error = new LockTimeout(refusal, 1.5);
   expect(error).toBeInstanceOf(CannotAcquireLock);
   expect(error).toMatchObject({ ...refusal, code: "ETIMEDOUT" });
   expect(error.message).toBe("'nightly' is still locked after 1.5 s (by pid 42).");
 });
 
-test("each has a code, and the others a name of their own", () => {
+test("each error has a code and the name of its class", () => {
   const file = new LockFileError("cannot open x: Permission denied", "EACCES", "open", "x");
   expect(file).toMatchObject({ name: "LockFileError", code: "EACCES", operation: "open", path: "x" });
   expect(new LockLost("gone")).toMatchObject({ name: "LockLost", code: "ELOCKLOST" });
   expect(new StoreError("down")).toMatchObject({ name: "StoreError", code: "ESTORE" });
 });
 
-test("printable: nothing in a name reaches the terminal as a command", () => {
+test("printable: no control sequence in a name reaches the terminal", () => {
   expect(printable("plain ünïcode 漢字 🔒")).toBe("plain ünïcode 漢字 🔒");
   expect(printable("\x1b[31mred\n\x07\x7f\u009b")).toBe("\\x1b[31mred\\x0a\\x07\\x7f\\x9b");
   expect(printable("a\u202eb\u2028c\u{e0001}")).toBe("a\\u{202e}b\\u{2028}c\\u{e0001}");

@@ -1,4 +1,4 @@
-/** The programs of `examples/`, as somebody who copied them runs them. */
+/** Runs the programs of `examples/` as copies. */
 import { expect, test } from "bun:test";
 import {
   copyFileSync,
@@ -36,7 +36,7 @@ class Host extends TempDir {
   }
 }
 
-test("backup.sh makes an archive, keeps seven, and leaves a second one out", async () => {
+test("backup.sh makes an archive, keeps seven, and skips a second run", async () => {
   using host = new Host();
   const source = host.file("data");
   const target = host.file("backup");
@@ -64,7 +64,7 @@ test("backup.sh makes an archive, keeps seven, and leaves a second one out", asy
   expect(readdirSync(target).sort()).toEqual(archives);
 });
 
-test("deploy.sh: one runs, one waits and takes the newest, the rest are done at once", async () => {
+test("deploy.sh: one runs, one waits and takes the newest, the rest exit at once", async () => {
   using host = new Host();
   const checkout = host.file("checkout");
   const live = host.file("live");
@@ -74,7 +74,7 @@ test("deploy.sh: one runs, one waits and takes the newest, the rest are done at 
   push("1");
   expect(await deploy().result).toMatchObject({ status: 0, stdout: "deployed 1\n" });
 
-  // Somebody is at it, as a slow deploy would be.
+  // A slow deploy is running.
   const name = `deploy to ${live}`;
   await using slow = start(["run", name, "--", "sh", "-c", "echo begun; exec sleep 60"], { dir: host.locks });
   await slow.says("begun");
@@ -107,7 +107,7 @@ test.if(hasRedis())(
         cwd: dir.path,
         env: { TTL: "1s", PORT: "0" },
       });
-    /** What `GET /` says. */
+    /** The answer to `GET /`. */
     const ask = async (server: Process) => {
       await server.says("listening on");
       const url = /listening on (\S+)/.exec(server.stdout)![1]!;

@@ -31,7 +31,7 @@ describe("as a wrapper", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("what it throws passes, and the lock is released", () => {
+  test("an error that the function throws passes through, and the lock is released", () => {
     using dir = new TempDir();
     const error = new Error("inside");
     const fail = exclusive({ name: "t", dir: dir.path }, () => {
@@ -47,7 +47,7 @@ describe("as a wrapper", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("an async function holds it until its promise is settled, either way", async () => {
+  test("an async function holds the lock until its promise is settled, either way", async () => {
     using dir = new TempDir();
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     const work = exclusive({ name: "t", dir: dir.path }, async (text: string) => text + (await promise));
@@ -67,7 +67,7 @@ describe("as a wrapper", () => {
     reject();
   });
 
-  test("a function that returns a promise, or anything with then(), holds it as long", async () => {
+  test("a function that returns a promise, or anything with then(), holds the lock as long", async () => {
     using dir = new TempDir();
     const promised = exclusive({ name: "t", dir: dir.path }, () =>
       Bun.sleep(10).then(() => isFree(dir, "t")),
@@ -78,7 +78,7 @@ describe("as a wrapper", () => {
     expect(dir.list()).toEqual([]);
     const thenable = exclusive({ name: "t", dir: dir.path }, (): PromiseLike<boolean> => {
       const query = {
-        // biome-ignore lint/suspicious/noThenProperty: what a query builder has, which begins when it is awaited
+        // biome-ignore lint/suspicious/noThenProperty: like a query builder, which begins when it is awaited
         then: (done: (value: boolean) => void) => setTimeout(() => done(isFree(dir, "t")), 5),
       };
       return query as unknown as PromiseLike<boolean>;
@@ -87,7 +87,7 @@ describe("as a wrapper", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("with wait or timeout an async function waits its turn; others cannot", async () => {
+  test("with wait or timeout an async function waits for the lock; a sync one cannot", async () => {
     using dir = new TempDir();
     const order: string[] = [];
     const options = { name: "t", dir: dir.path, timeout: "60s" };
@@ -109,7 +109,7 @@ describe("as a wrapper", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("coalesce: of those who wait for a run, one runs", async () => {
+  test("coalesce: of several waiting calls one runs", async () => {
     using dir = new TempDir();
     const begin = Promise.withResolvers<void>();
     let runs = 0;
@@ -132,7 +132,7 @@ describe("as a wrapper", () => {
     expect(runs).toBe(2);
   });
 
-  test("the name is the file's own", () => {
+  test("the default name is the path of the file", () => {
     const name = exclusive(() => {
       throw new Error("not called");
     });
@@ -143,10 +143,10 @@ describe("as a wrapper", () => {
     })();
   });
 
-  test("what cannot be wrapped is refused when it is wrapped", () => {
+  test("an argument that cannot be wrapped is refused at once", () => {
     expect(() => exclusive({ name: "t" }, function* () {})).toThrow("generator");
     expect(() => exclusive({ name: "t" }, async function* () {})).toThrow("generator");
-    // @ts-expect-error no function
+    // @ts-expect-error not a function
     expect(() => exclusive({ name: "t" }, "text")).toThrow(TypeError);
   });
 });
@@ -208,7 +208,7 @@ describe("as a decorator", () => {
     expect(await startScript(code, dir).result).toMatchObject({ stdout: `true ${first.pid}\n` });
   });
 
-  test("old decorators and what is no method are refused, with what to do", () => {
+  test("legacy decorators, and anything but a method, are refused with advice", () => {
     class Plain {
       work() {}
     }

@@ -62,17 +62,17 @@ describe("the record", () => {
     expect(decodeRecord(content)).toEqual({});
   });
 
-  test("a pidfile of another program names its pid, and no more", () => {
+  test("a pidfile of another program yields its pid and nothing else", () => {
     for (const content of ["123\n", "123", "  123 \n", "123\nnot JSON", "123\n[1]", "123\nnull"])
       expect(decodeRecord(content)).toEqual({ pid: 123 });
   });
 
-  test("fields of the wrong type are as if they were not there", () => {
+  test("fields of the wrong type are ignored", () => {
     const wrong = { label: 5, acquired: "yesterday", mode: "x", command: -1, host: [], boot: {} };
     expect(decodeRecord(`123\n${JSON.stringify(wrong)}\n`)).toEqual({ pid: 123 });
   });
 
-  test("whatever the file holds, it is read without an error", () => {
+  test("any content of the file is read without an error", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), fc.jsonValue(), (junk, value) => {
         decodeRecord(junk);
@@ -85,7 +85,7 @@ describe("the record", () => {
 describe("alive", () => {
   const of = (more: Partial<HolderRecord>, pid?: number) => decodeRecord(text(record(more), pid)).alive;
 
-  test("says whether the process of that pid is the one that wrote the record", async () => {
+  test("tells whether the process with that pid wrote the record", async () => {
     expect(of({})).toBe(true);
     expect(of({ started: "1" })).toBe(false); // the pid is used again
     expect(of({ started: undefined })).toBeUndefined();
@@ -101,17 +101,16 @@ describe("alive", () => {
   });
 
   test.if(linux)("a zombie is not alive", async () => {
-    // The shell's child becomes a child of sleep, which asks for no exit status.
+    // The shell's child becomes a child of sleep, which reaps no child.
     await using parent = new Process(["sh", "-c", "sleep 0.01 & echo $!; exec sleep 60"]);
     await parent.says("\n");
     const pid = Number(parent.stdout);
-    const state = () => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.[0];
-    await until(() => state() === "Z", "a zombie");
+    await until(() => stateOf(pid) === "Z", "a zombie");
     expect(startTime(pid)).toBeUndefined();
     expect(of({}, pid)).toBe(false);
   });
 
-  test("a start time is the same each time, and another one for another process", async () => {
+  test("a start time is stable, and differs between processes", async () => {
     const own = startTime("self");
     expect(own).toBeTruthy();
     expect(startTime(process.pid)).toBe(own!);

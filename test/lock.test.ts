@@ -6,7 +6,7 @@ import { FileStore } from "../src/store/file/file-store.ts";
 import { type Process, startScript } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
 
-/** Starts a script that holds the lock `t` until it is killed, and waits until it does. */
+/** Starts a script that holds the lock `t` until it is killed, and waits until it has the lock. */
 async function startHolder(dir: TempDir, options = ""): Promise<Process> {
   const holder = startScript(
     `new Lock({ name: "t"${options} }).acquireSync(); console.log("held"); setInterval(() => {}, 1000);`,
@@ -60,7 +60,7 @@ describe("acquireSync", () => {
     using _other = new Lock({ name: "u", dir: dir.path }).acquireSync(); // another name is another lock
   });
 
-  test("is refused while another process holds it, and names that one; its dead body's file is taken over", async () => {
+  test("is refused while another process holds the lock, which it names; the file of a killed holder is taken over", async () => {
     using dir = new TempDir();
     await using holder = await startHolder(dir, `, label: "nightly"`);
     const lock = new Lock({ name: "t", dir: dir.path });
@@ -78,7 +78,7 @@ describe("acquireSync", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("a relative directory means the same after a change of directory", () => {
+  test("a relative directory stays the same after a change of directory", () => {
     using dir = new TempDir();
     mkdirSync(dir.file("locks"));
     const before = process.cwd();
@@ -95,7 +95,7 @@ describe("acquireSync", () => {
     }
   });
 
-  test("wrong options are told at once", () => {
+  test("wrong options are refused at once", () => {
     expect(() => new Lock({ name: "" })).toThrow("must not be empty");
     expect(() => new Lock({ name: 3 as unknown as string })).toThrow("a lock's name is a string");
     expect(() => new Lock({ name: "t", slots: 0 })).toThrow("slots must be a whole number from 1 to 64");
@@ -139,7 +139,7 @@ describe("acquire", () => {
   });
 
   test.each([{ wait: true }, { timeout: "60s" }, { timeout: Number.POSITIVE_INFINITY }, { timeout: "365d" }])(
-    "%j waits until the holder leaves, whose object may be the same one",
+    "%j waits until the release, also by the same object",
     async (options) => {
       using dir = new TempDir();
       const lock = new Lock({ name: "t", dir: dir.path }).acquireSync();
@@ -161,7 +161,7 @@ describe("acquire", () => {
     },
   );
 
-  test("LockTimeout says how long, and by whom", async () => {
+  test("LockTimeout names the time and the holder", async () => {
     using dir = new TempDir();
     using _ = new Lock({ name: "t", dir: dir.path }).acquireSync();
     const begun = performance.now();
@@ -178,7 +178,7 @@ describe("acquire", () => {
     });
   });
 
-  test("a signal gives the wait up with its reason, before and during it", async () => {
+  test("a signal ends the wait with its reason, before and during the wait", async () => {
     using dir = new TempDir();
     const options = { name: "t", dir: dir.path };
     const reason = new Error("not any more");
@@ -196,7 +196,7 @@ describe("acquire", () => {
     expect(await waiting).toBe(reason);
   });
 
-  test("a wait that is over does not keep the program alive", async () => {
+  test("a finished wait does not keep the program alive", async () => {
     using dir = new TempDir();
     await using holder = await startHolder(dir);
     await using waiter = startScript(
@@ -211,7 +211,7 @@ describe("acquire", () => {
 });
 
 describe("shared, slots, keep, file", () => {
-  test("readers share, a writer is alone, the last reader takes the file away", () => {
+  test("readers share, a writer is alone, the last reader deletes the file", () => {
     using dir = new TempDir();
     const reader = () => new Lock({ name: "t", dir: dir.path, shared: true });
     const writer = new Lock({ name: "t", dir: dir.path });
@@ -238,12 +238,12 @@ describe("shared, slots, keep, file", () => {
     );
     for (const script of scripts)
       expect(await script.result).toMatchObject({ status: 0, stdout: "done\n", stderr: "" });
-    // Two that leave at once may both find the other: then the file stays for the next one.
+    // Two readers that leave at once may both find the other: then the file stays for the next holder.
     new Lock({ name: "t", dir: dir.path }).acquireSync().releaseSync();
     expect(dir.list()).toEqual([]);
   });
 
-  test("a reader that takes its time to leave refuses no reader", async () => {
+  test("a reader that leaves slowly refuses no reader", async () => {
     using dir = new TempDir();
     const slow = new FileStore({ dir: dir.path }).tryAcquireSync({ name: "t", mode: "shared" })!;
     flock(slow.fd, LOCK.EX | LOCK.NB); // is it the last one?
@@ -258,7 +258,7 @@ describe("shared, slots, keep, file", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("slots: N at a time, one to an object", () => {
+  test("slots: N holders at a time, one per object", () => {
     using dir = new TempDir();
     const slot = () => new Lock({ name: "t", dir: dir.path, slots: 2 });
     using first = slot().acquireSync();
@@ -301,7 +301,7 @@ describe("shared, slots, keep, file", () => {
 });
 
 describe("die", () => {
-  test("says who holds it, on stderr, and exits with 1", async () => {
+  test("names the holder on stderr, and exits with 1", async () => {
     using dir = new TempDir();
     await using holder = await startHolder(dir);
     const script = startScript(`new Lock({ name: "t", die: true }).forever(); console.log("no");`, dir);
@@ -325,9 +325,9 @@ describe("release on every kind of exit", () => {
     "process.exit()": ["process.exit(7);", 7],
     "process.exit() later": ["setTimeout(() => process.exit(7), 5);", 7],
     "process.exitCode": ["process.exitCode = 9;", 9],
-    "an error that nobody catches": [`throw new Error("uncaught");`, 1],
+    "an uncaught error": [`throw new Error("uncaught");`, 1],
     "an error in a callback": [`setTimeout(() => { throw new Error("uncaught"); }, 5);`, 1],
-    "a rejection that nobody handles": [`Promise.reject(new Error("unhandled"));`, 1],
+    "an unhandled rejection": [`Promise.reject(new Error("unhandled"));`, 1],
   };
   for (const [how, [code, status]] of Object.entries(exits)) {
     test(`forever(), and ${how}`, async () => {
@@ -350,7 +350,7 @@ describe("release on every kind of exit", () => {
   });
 
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    test(`forever(), and ${signal}: two locks go, and the signal has its default effect`, async () => {
+    test(`forever(), and ${signal}: both locks are released, and the signal has its default effect`, async () => {
       using dir = new TempDir();
       await using script = startScript(
         `new Lock({ name: "t" }).forever(); new Lock({ name: "u" }).forever();
@@ -365,7 +365,7 @@ describe("release on every kind of exit", () => {
     });
 
     for (const how of ["on", "once"] as const) {
-      test(`forever(), and a handler of the program's own for ${signal}, by process.${how}`, async () => {
+      test(`forever(), and a handler of the program for ${signal}, by process.${how}`, async () => {
         using dir = new TempDir();
         await using script = startScript(
           `import { existsSync } from "node:fs";
@@ -387,7 +387,7 @@ describe("release on every kind of exit", () => {
     }
   }
 
-  test("forever() under nohup goes on ignoring SIGHUP", async () => {
+  test("forever() under nohup still ignores SIGHUP", async () => {
     using dir = new TempDir();
     await using script = startScript(
       `new Lock({ name: "t" }).forever();
@@ -403,7 +403,7 @@ describe("release on every kind of exit", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("SIGKILL leaves the file, and nothing else: the lock is free", async () => {
+  test("SIGKILL leaves the file only: the lock is free", async () => {
     using dir = new TempDir();
     await using holder = await startHolder(dir);
     holder.kill("SIGKILL");

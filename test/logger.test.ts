@@ -5,7 +5,7 @@ import { TempDir } from "./support/temp-dir.ts";
 
 const code = `{ using _ = new Lock({ name: "t" }).acquireSync(); } await (await new Lock({ name: "u" }).acquire()).release();`;
 
-test("nothing is said by default, and consola is not even loaded", async () => {
+test("nothing is logged by default, and consola is not loaded", async () => {
   using dir = new TempDir();
   const loaded = `console.log(Object.keys(require.cache).some((file) => file.includes("consola")));`;
   const script = startScript(code + loaded, dir, { env: { EXCLUSIVE_LOG: undefined } });
@@ -29,14 +29,14 @@ test("EXCLUSIVE_LOG=info shows each acquire and release, on stderr", async () =>
   }
 });
 
-test.each(["silent", "error", "warn"])("EXCLUSIVE_LOG=%s does not", async (level) => {
+test.each(["silent", "error", "warn"])("EXCLUSIVE_LOG=%s shows neither", async (level) => {
   using dir = new TempDir();
   expect(await startScript(code, dir, { env: { EXCLUSIVE_LOG: level } }).result).toMatchObject({
     stderr: "",
   });
 });
 
-test("a logger of the program's own is told, and nobody is told of a refusal", () => {
+test("a logger that is passed in gets each acquire and release, and no refusal", () => {
   using dir = new TempDir();
   const said: string[] = [];
   const logger = { info: (message: string) => said.push(message) };

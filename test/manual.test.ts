@@ -16,7 +16,7 @@ test.if(required("man", "man-db"))("man shows it without an error or warning", a
   expect(shown.stdout).toContain("EXIT STATUS");
 });
 
-test("every command and option stands in it", async () => {
+test("the manual page has every command and option", async () => {
   const text = (await Bun.file(page).text()).replaceAll("\\-", "-");
   for (const { meta, args } of await loadCommands()) {
     expect(text).toContain(meta.name);

@@ -27,7 +27,7 @@ describe("the file's name", () => {
     expect(fileName(name)).toBe(file);
   });
 
-  test("says the name again", () => {
+  test("can be turned back into the name", () => {
     fc.assert(
       fc.property(anyName, (name) => {
         const file = fileName(name);
@@ -56,7 +56,7 @@ describe("the file's name", () => {
     );
   });
 
-  test("very long names: they fit, work, and differ when the names do", () => {
+  test("very long names fit, work, and stay distinct", () => {
     using dir = new TempDir();
     const long = "n".repeat(100_000);
     const files = new Set([long, `${long}x`, "ü".repeat(200), `${"ü".repeat(200)}x`].map(fileName));
@@ -75,7 +75,7 @@ describe("the file's name", () => {
     expect(fileName("n".repeat(241)).length).toBe(255);
   });
 
-  test("files of others are none of ours", () => {
+  test("files of other programs are not lock files", () => {
     for (const file of ["passwd", "exclusive_.lock", "exclusive_a", "a.lock", "exclusive_%zz.lock"])
       expect(nameOfFile(file)).toBeUndefined();
   });
@@ -99,11 +99,11 @@ describe("the directory", () => {
   };
   const temp = { EXCLUSIVE_DIR: undefined, TMPDIR: "/tmp/of/mine//" };
 
-  test("is EXCLUSIVE_DIR, where it is set", async () => {
+  test("is EXCLUSIVE_DIR, if that is set", async () => {
     expect(await directoryOf({ ...temp, EXCLUSIVE_DIR: "/some/where/" })).toBe("/some/where");
   });
 
-  test("else /var/lock, where it can be written, else the temp directory", async () => {
+  test("otherwise /var/lock if it is writable, otherwise the temp directory", async () => {
     let writable = true;
     try {
       accessSync("/var/lock/", constants.W_OK | constants.X_OK);
@@ -127,7 +127,7 @@ describe("the directory", () => {
     },
   );
 
-  test("is asked for anew each time", () => {
+  test("is determined again each time", () => {
     const before = process.env.EXCLUSIVE_DIR;
     process.env.EXCLUSIVE_DIR = "/here";
     expect(defaultDirectory()).toBe("/here");
@@ -139,7 +139,7 @@ describe("the directory", () => {
 describe("the default name", () => {
   const PRINT = `import { exclusive, Lock } from ${JSON.stringify(library)};`;
 
-  test("is the path of the file that calls, in a script and in what it imports", async () => {
+  test("is the path of the calling file, in a script and in its imports", async () => {
     using dir = new TempDir();
     mkdirSync(dir.file("lib"));
     writeFileSync(
@@ -165,7 +165,7 @@ describe("the default name", () => {
     expect(stderr.match(/acquired '[^']*'/g)).toEqual([`acquired '${imported}'`, `acquired '${imported}'`]);
   });
 
-  test("has its own path where Bun gives the code a name: bun -e", async () => {
+  test("is the path that Bun gives the code of bun -e", async () => {
     using dir = new TempDir();
     const { stdout } = await command([process.execPath, "-e", `${PRINT} console.log(new Lock().name)`], {
       cwd: dir.path,

@@ -1,7 +1,7 @@
-/** The package as it is published: what it holds, and what it does for somebody who installs it. */
+/** The published package: its files, and its features once installed. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
-import { packInto } from "./support/package.ts";
+import { addPackage, packInto } from "./support/package.ts";
 import { root } from "./support/paths.ts";
 import { command, Process, type StartOptions } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
@@ -13,7 +13,7 @@ const app = home.file("workspace/packages/app");
 let tarball: string;
 afterAll(() => home[Symbol.dispose]());
 
-/** Runs to a good end. */
+/** Runs a command that must succeed. */
 async function done(argv: string[], options?: StartOptions): Promise<string> {
   const { status, stdout, stderr } = await command(argv, options);
   if (status !== 0) throw new Error(`${argv.join(" ")}: ${status}\n${stdout}\n${stderr}`);
@@ -22,9 +22,7 @@ async function done(argv: string[], options?: StartOptions): Promise<string> {
 
 /** A project with the package, and the files of the fixture. */
 async function install(dir: string, workspaceRoot = dir): Promise<void> {
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(`${dir}/package.json`, JSON.stringify({ name: "app", private: true, type: "module" }));
-  await done([bun, "add", tarball], { cwd: dir });
+  await addPackage(dir, tarball);
   for (const file of ["features.ts", "main.ts"])
     copyFileSync(`${root}/test/fixtures/package/${file}`, `${dir}/${file}`);
   for (const types of ["bun-types", "typescript"])
@@ -42,7 +40,7 @@ beforeAll(async () => {
   await install(app, home.file("workspace"));
 }, 300_000);
 
-test("holds what a user needs, and nothing else", async () => {
+test("contains what a user needs, and nothing else", async () => {
   const files = (await done(["tar", "-tzf", tarball])).trim().split("\n");
   for (const needed of [
     "package.json",
@@ -64,7 +62,7 @@ test("holds what a user needs, and nothing else", async () => {
   expect(Object.keys(manifest.dependencies)).toEqual(["citty", "consola"]);
 });
 
-test("is clean to publint", async () => {
+test("passes publint", async () => {
   await done([`${root}/node_modules/.bin/publint`, "--strict", tarball]);
 }, 120_000);
 
@@ -96,8 +94,8 @@ describe("types", () => {
     120_000,
   );
 
-  test("the declarations themselves are free of errors, and of any", async () => {
-    // Without those of Bun, so that only ours are checked: the one type of another's that they speak of is declared.
+  test("the declarations have no errors and no any", async () => {
+    // Without the types of Bun, so that only this package's are checked. The one foreign type that they use is declared.
     writeFileSync(
       `${project}/any.ts`,
       `import * as everything from "exclusiveprocess";
@@ -113,7 +111,7 @@ describe("types", () => {
        new everything.Lock({ name: 5 });
        // @ts-expect-error no such option
        new everything.Lock({ nam: "t" });
-       // @ts-expect-error nothing of the inside is public
+       // @ts-expect-error internals are not public
        lock.lease;
        export { none, inLock, inError, held };`,
     );

@@ -1,6 +1,6 @@
 /**
- * No test may fail because the machine is slow. Bun reads no `timeout` in bunfig.toml, and what is set here counts for
- * the first file only: this is for somebody who runs one. `npm test` says it on the command line.
+ * No test may fail because the machine is slow. Bun reads no `timeout` in bunfig.toml, and a default that is set here
+ * applies to the first file only: enough for a run of one file. `npm test` sets it on the command line.
  */
 import { setDefaultTimeout } from "bun:test";
 

@@ -1,4 +1,4 @@
-/** The binaries of a release: made twice alike, no larger than they must be, and run where this machine can. */
+/** The binaries of a release: reproducible, small, and run where this machine can run them. */
 import { beforeAll, describe, expect, test } from "bun:test";
 import { copyFileSync, existsSync, readFileSync, statSync } from "node:fs";
 import { arch, platform } from "node:os";
@@ -23,7 +23,7 @@ beforeAll(async () => {
   expect(await build()).toMatchObject({ status: 0 });
 }, 300_000);
 
-test("SHA256SUMS fits, names all six, and a second build gives the same", async () => {
+test("SHA256SUMS is right and names all six, and a second build gives the same files", async () => {
   const check = () => command(["sha256sum", "--check", "--strict", "SHA256SUMS"], { cwd: `${root}/dist` });
   const sums = readFileSync(dist("SHA256SUMS"), "utf8");
   for (const name of Object.keys(TARGETS)) expect(sums).toContain(`  exclusive-${name}\n`);
@@ -43,15 +43,15 @@ for (const [name, target] of Object.entries(TARGETS)) {
   }, 60_000);
 }
 
-/** How a target is run here: what stands before the binary, and in its environment. */
+/** How a target is run here: the prefix of the command line, and the environment. */
 interface Runner {
   prefix?: string[];
-  /** An emulator makes up the start time in /proc/self/stat, so nobody outside it can tell that process from another. */
+  /** An emulator invents the start time in /proc/self/stat, so other processes cannot identify the emulated one. */
   emulated?: boolean;
   env?: Record<string, string>;
 }
 
-/** The main job, a refusal, a wait and a look, on a binary that may be an emulator's. */
+/** Runs a command, a refusal, a wait and `status` with a binary that may need an emulator. */
 async function smoke(
   name: keyof typeof TARGETS,
   { prefix = [], env = {}, emulated }: Runner = {},
@@ -59,7 +59,7 @@ async function smoke(
   using dir = new TempDir();
   const start = (...args: string[]) =>
     new Process([...prefix, dist(`exclusive-${name}`), ...args], { dir, env });
-  // The command is a program of this machine: it must not get what the binary needs to be run.
+  // The command is a program of this machine: it must not inherit what the emulated binary needs.
   const clean = Object.keys(env).flatMap((key) => ["-u", key]);
   await using holder = start("run", "smoke", "--", "env", ...clean, "sh", "-c", "echo begun; exec sleep 60");
   await holder.says("begun");
@@ -104,7 +104,7 @@ describe.if(here)("run on linux-x64", () => {
         );
         copyFileSync(`${found}/${library}`, libraries.file(library));
       }
-      // Debian's libraries name glibc's loader too: anything loadable does in its place.
+      // Debian's libraries also name the loader of glibc: any loadable file can take its place.
       const shim = libraries.file("ld-linux-x86-64.so.2");
       const made = await command([
         "gcc",

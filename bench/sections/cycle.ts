@@ -1,8 +1,8 @@
-/** Taking a free lock and giving it back, in-process. */
+/** Acquiring and releasing a free lock within one process. */
 import { figure, round } from "../figures.ts";
 import { type Bench, command, has, here } from "../setup.ts";
 
-/** What is called how often a batch: about as long each. */
+/** The cycles of one batch, such that all batches take about the same time. */
 const LIBRARIES: [library: string, cycles: number][] = [
   ["sync", 2000],
   ["async", 2000],
@@ -13,6 +13,11 @@ const LIBRARIES: [library: string, cycles: number][] = [
   ["fs-ext", 1000],
 ];
 
+const NAMES: Record<string, string> = {
+  sync: "acquireSync, releaseSync",
+  async: "acquire, release",
+  base: "acquireSync, releaseSync (base)",
+};
 export const FLOOR = "floor: the same calls in C";
 
 export async function cycle(bench: Bench): Promise<void> {
@@ -20,9 +25,9 @@ export async function cycle(bench: Bench): Promise<void> {
   const programs: [name: string, argv: (dir: string) => string[]][] = [
     [FLOOR, (dir) => [bench.built("cycle"), dir, batches, "3000"]],
   ];
-  for (const [library, cycles] of LIBRARIES) {
-    const name =
-      library === "sync" ? "acquireSync, releaseSync" : library === "async" ? "acquire, release" : library;
+  const libraries = bench.base === undefined ? LIBRARIES : [["base", 2000] as const, ...LIBRARIES];
+  for (const [library, cycles] of libraries) {
+    const name = NAMES[library] ?? library;
     const argv = (dir: string, n: number) => [
       process.execPath,
       `${here}/cycle.ts`,
@@ -30,6 +35,7 @@ export async function cycle(bench: Bench): Promise<void> {
       dir,
       batches,
       `${n}`,
+      bench.base ?? "",
     ];
     try {
       command(argv(bench.directory(), 1));
@@ -58,6 +64,8 @@ export async function cycle(bench: Bench): Promise<void> {
     if (value !== undefined) bench.targets.push({ section: "cycle", what, value: round(value), limit });
   };
   target("acquireSync and releaseSync, to the floor", ours / of(FLOOR)!, 1.6);
+  const base = of(NAMES.base!);
+  target("to the base", base && ours / base, 1.25);
   const proper = of("proper-lockfile sync");
   target("to proper-lockfile's sync form", proper && ours / proper, 0.2);
   const interpreted = of("python3, the same calls");

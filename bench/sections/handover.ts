@@ -1,4 +1,4 @@
-/** From a release to the first action of who has the lock next. */
+/** From a release to the first action of the next holder. */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { clock } from "../../src/os/clock.ts";
 import { figure } from "../figures.ts";
@@ -53,11 +53,11 @@ export async function handover(bench: Bench): Promise<void> {
   }
 }
 
-/** Is a process of ours blocked in flock(2)? */
+/** Does this process wait in flock(2)? */
 const blocked = (pid: number) =>
   (readFileSync("/proc/locks", "utf8").match(new RegExp(`-> FLOCK .* ${pid} `, "g")) ?? []).length > 0;
 
-/** Two processes give the lock to each other. */
+/** Two processes hand the lock to each other. */
 async function pingPong(bench: Bench, library: string, rounds: number): Promise<number[]> {
   const dir = bench.directory();
   const argv = [process.execPath, `${here}/holder.ts`, library, dir];
@@ -69,7 +69,7 @@ async function pingPong(bench: Bench, library: string, rounds: number): Promise<
   for (let i = 0; i < rounds + 2; i++) {
     await waiter.hear("wants");
     if (library === "exclusive") await until(() => blocked(waiter.pid), "the waiter");
-    else await Bun.sleep(30 + Math.random() * 10); // it polls: any moment between two looks
+    else await Bun.sleep(30 + Math.random() * 10); // it polls: any moment between two attempts
     holder.say("go");
     const left = await holder.hear("leaves");
     const had = await waiter.hear("has");
@@ -80,7 +80,7 @@ async function pingPong(bench: Bench, library: string, rounds: number): Promise<
   return samples;
 }
 
-/** The holder is killed: from the kill to the waiter's word. */
+/** The time from the kill of the holder until the waiter has the lock. */
 async function afterKill(bench: Bench, rounds: number): Promise<number[]> {
   const dir = bench.directory();
   const argv = [process.execPath, `${here}/holder.ts`, "exclusive", dir];
@@ -101,7 +101,7 @@ async function afterKill(bench: Bench, rounds: number): Promise<number[]> {
   return samples;
 }
 
-/** So many wrapped commands wait: from the end of the holder's command to the beginning of the last one. */
+/** The time from the end of the holder's command until the last of `count` waiting commands begins. */
 async function drain(
   bench: Bench,
   count: number,
@@ -111,9 +111,9 @@ async function drain(
   const stamp = bench.built("stamp");
   const holder = Bun.spawn(wrapped(dir, [stamp, `${dir}/end`, "wait"]), { stdin: "pipe" });
   const lockfile = () => [`${dir}/q`, `${dir}/exclusive_q.lock`].find(existsSync);
-  await until(() => lockfile() !== undefined && isLocked(lockfile()!) > 0, "the holder");
+  await until(() => lockfile() !== undefined && holdersAndWaiters(lockfile()!) > 0, "the holder");
   const waiters = Array.from({ length: count }, () => Bun.spawn(wrapped(dir, [stamp, `${dir}/begin`])));
-  await until(() => isLocked(lockfile()!) > count, "the queue");
+  await until(() => holdersAndWaiters(lockfile()!) > count, "the queue");
   holder.stdin.end();
   await Promise.all([holder, ...waiters].map(({ exited }) => exited));
   const ended = readFileSync(`${dir}/end`, "utf8").trim();
@@ -121,8 +121,8 @@ async function drain(
   return Number(BigInt(last) - BigInt(ended)) / 1e6;
 }
 
-/** How many have this file's lock, or wait for it: proc_locks(5). */
-function isLocked(path: string): number {
+/** The number of holders and waiters of a lock file, proc_locks(5). */
+function holdersAndWaiters(path: string): number {
   const { ino } = statSync(path);
   return readFileSync("/proc/locks", "utf8")
     .split("\n")

@@ -1,4 +1,4 @@
-/** What a held lock costs while nothing happens. */
+/** The memory and processor time of a held lock. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { figure, round } from "../figures.ts";
 import { type Bench, binary, here, Talker, until } from "../setup.ts";
@@ -29,7 +29,7 @@ export async function holding(bench: Bench): Promise<void> {
   const become = run("--exec", "become", "sleep", "600");
   await until(() => readlinkSync(`/proc/${become.pid}/exe`) !== binary, "the command");
   await Bun.sleep(200);
-  target("--exec: processes of ours left", readlinkSync(`/proc/${become.pid}/exe`) === binary ? 1 : 0, 0);
+  target("--exec: wrapper processes left", readlinkSync(`/proc/${become.pid}/exe`) === binary ? 1 : 0, 0);
   bench.figures.push(
     figure("holding", "exclusive run --exec: resident (it is sleep)", "MiB", [memory(become.pid).rss]),
   );
@@ -53,7 +53,7 @@ export async function holding(bench: Bench): Promise<void> {
   bench.figures.push(figure("holding", "library: a script with a lock, more than without", "MiB", [cost]));
 }
 
-/** Mebibytes of a process: resident, and of them those that no other process has. */
+/** Resident memory of a process, and the part that no other process shares, in MiB. */
 function memory(pid: number): { rss: number; private: number } {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
   const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)![1]) / 1024;
@@ -63,7 +63,7 @@ function memory(pid: number): { rss: number; private: number } {
 const childOf = (pid: number): number | undefined =>
   Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ")[0]) || undefined;
 
-/** Processor time of all threads so far. */
+/** The processor time of all threads so far. */
 function nanoseconds(pid: number): number {
   let sum = 0;
   for (const task of readdirSync(`/proc/${pid}/task`))

@@ -1,4 +1,4 @@
-/** Many lock files in the directory, and many processes. */
+/** Many lock files in one directory, and many processes. */
 import { figure, round } from "../figures.ts";
 import { type Bench, binary, command, here, Talker } from "../setup.ts";
 
@@ -43,7 +43,7 @@ export async function scale(bench: Bench): Promise<void> {
     of("a cycle beside 10000 lock files") / of("a cycle beside 10 lock files"),
     1.2,
   );
-  // The start is in both, so that a lock's share is less in the longer one: this is what somebody waits for.
+  // Both times contain the start of the program, as a user experiences it.
   target("list of 10,000, to ten times that of 1,000", of("list of 10000") / of("list of 1000") / 10, 1);
 
   for (const processes of [1, 2, 4, 8]) {
@@ -62,7 +62,7 @@ export async function scale(bench: Bench): Promise<void> {
   }
 }
 
-/** Cycles a second of all together, each process with a directory and so a lock of its own. */
+/** Cycles per second of all processes together. Each has its own directory, and so its own lock. */
 async function throughput(dir: string, processes: number, size: number): Promise<number[]> {
   const all = Array.from({ length: processes }, async (_, i) => {
     const own = `${dir}/${i}`;

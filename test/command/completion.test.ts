@@ -54,7 +54,7 @@ const LINES: Record<string, string[]> = {
 };
 
 describe.if(required("bash", "bash") && required("python3", "python3"))("bash", () => {
-  /** Calls the function as bash does at TAB. */
+  /** Calls the completion function as bash does. */
   const complete = (shell: Shell, line: string) =>
     shell.run([
       "bash",
@@ -93,7 +93,7 @@ E
     expect(await complete(shell, "exclusive run --if-held=s")).toEqual(["skip"]);
   });
 
-  test("nothing on the line is run", async () => {
+  test("no part of the line is executed", async () => {
     await using shell = await Shell.withLock("backup");
     await complete(shell, "exclusive run --label $(touch\tpwned) ba");
     expect(await shell.run(["ls"])).toEqual(["file", "folder"]);
@@ -136,7 +136,7 @@ describe.if(required("fish", "fish"))("fish", () => {
 });
 
 describe.if(required("zsh", "zsh"))("zsh", () => {
-  /** Presses TAB in a zsh within a zsh, as its own tests do. */
+  /** Presses TAB in a zsh within a zsh, as the tests of zsh do. */
   const complete = async (shell: Shell, line: string) => {
     const inner = `
       PROMPT= RPROMPT=; stty -echo 2>/dev/null

@@ -8,7 +8,7 @@ import { until } from "../support/until.ts";
 
 const doctor = (dir: TempDir, ...args: string[]) => exclusive(["doctor", ...args], { dir });
 
-test("a directory of this machine: all is well, and nothing is left behind", async () => {
+test("a directory of this machine: locks work, and nothing is left behind", async () => {
   using dir = new TempDir();
   const { stdout, stderr, status } = await doctor(dir);
   expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
@@ -45,7 +45,7 @@ test("--json, and a DIR that has precedence over EXCLUSIVE_DIR; as a script too"
   expect(other.list()).toEqual([]);
 });
 
-test("a signal in the middle leaves nothing behind either", async () => {
+test("a signal leaves nothing behind either", async () => {
   using dir = new TempDir();
   for (let delay = 0; delay < 60; delay += 10) {
     await using running = start(["doctor"], { dir });
@@ -60,7 +60,7 @@ test("a signal in the middle leaves nothing behind either", async () => {
   }
 });
 
-test("locks that do not exclude are found", async () => {
+test("locks that do not exclude each other are found", async () => {
   using dir = new TempDir();
   // A child that deletes the file it has just locked: so a file system without locks appears from here.
   const fake = dir.file("fake");

@@ -1,7 +1,7 @@
 /**
- * The flock(1) front. What it must do is what util-linux's `flock` does: one table of command lines goes through both,
- * and what they say and leave behind is compared. Options that an older `flock` lacks, and what differs on purpose
- * (docs/flock.md), are tested by what they should do.
+ * `exclusive flock` must do what `flock` of util-linux does: both run one table of command lines, and their output and
+ * the files they leave are compared. Options that an older `flock` lacks, and intended differences (docs/flock.md), are
+ * tested on their own.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
@@ -22,7 +22,7 @@ for (const [dir, target] of [
 }
 const available = required("flock", "util-linux");
 
-/** Every way to ask, in every state that the file can be in. */
+/** Each kind of command line, in each state of the file. */
 function product(): string[] {
   const lines: string[] = [];
   const files = ["free", "new", "../held", "../shared", "../directory", ".", "readonly", "missing/new"];
@@ -340,11 +340,11 @@ interface Outcome {
   status: string;
   stdout: string;
   stderr: string;
-  /** Name, kind, mode and size of what is in the directory then. */
+  /** Name, kind, mode and size of each file in the directory afterwards. */
   files: string;
 }
 
-/** Runs each line in bash, in a directory of its own, with the `flock` of this directory. */
+/** Runs each line in bash, in a new directory, with the `flock` of this directory. */
 async function runTable(bin: string, lines = CASES, prelude = ""): Promise<Map<string, Outcome>> {
   using table = new TempDir();
   const dir = table.path;

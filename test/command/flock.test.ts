@@ -1,7 +1,8 @@
-/** The flock(1) front: with others on the same file, waiting, what a newer manual page adds, and what differs on purpose. */
+/** `exclusive flock`: beside other programs on one file, waiting, newer options, and intended differences. */
 import { describe, expect, test } from "bun:test";
 import { existsSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
+import { waiters } from "../support/proc.ts";
 import { command, Process } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -9,7 +10,7 @@ import { until } from "../support/until.ts";
 
 const linux = process.platform === "linux";
 
-/** A directory with our `flock` in it, and some other ways to take the same lock. */
+/** A directory with `exclusive` as `flock`, and other programs that take the same lock. */
 class Box extends TempDir {
   constructor() {
     super();
@@ -30,7 +31,7 @@ while os.path.exists(sys.argv[2]):
 `,
     );
   }
-  /** A shell script here, with our `flock` first in the PATH. */
+  /** Runs a shell script here, with our `flock` first in PATH. */
   start(script: string, shell: string[] = ["bash"]): Process {
     return new Process([...shell, "-c", script], {
       cwd: this.path,
@@ -40,7 +41,7 @@ while os.path.exists(sys.argv[2]):
   sh(script: string, shell?: string[]) {
     return this.start(script, shell).result;
   }
-  /** Ends what waits for it. */
+  /** Lets the holder end. */
   letGo(): void {
     rmSync(this.file("hold"), { force: true });
   }
@@ -52,10 +53,10 @@ while os.path.exists(sys.argv[2]):
 
 const HOLD = "echo held; while [ -e hold ]; do sleep 0.01; done";
 
-describe("on one file with others", () => {
+describe("beside other programs on one file", () => {
   const system = required("flock", "util-linux") ? Bun.which("flock")! : "";
   const python = required("python3", "python3");
-  /** Each takes the lock without waiting, says so, and holds it until that file is gone. */
+  /** Each takes the lock without waiting, prints that, and holds it until the file `hold` is deleted. */
   const takers: Record<string, (mode: string, until: string) => readonly string[]> = {
     ours: (mode, until) => ["./flock", mode, "-n", "f", "-c", HOLD.replace("hold ", `${until} `)],
     ...(system && {
@@ -105,22 +106,18 @@ describe("on one file with others", () => {
 });
 
 describe("waiting", () => {
-  test("it gets the lock when the other one lets go", async () => {
+  test("it gets the lock when the holder releases it", async () => {
     using box = new Box();
     await using holder = box.start(`flock f -c '${HOLD}'`);
     await holder.says("held");
-    const waiters = [
+    const waiting = [
       "flock f echo got",
       "flock -w 30.5 f echo got",
       "flock -s f echo got",
       "flock -w 30 9 9<f && echo got",
     ];
-    const processes = waiters.map((script) => box.start(script));
-    const blocked = async () => {
-      const text = await Bun.file("/proc/locks").text();
-      return (text.match(new RegExp(`-> FLOCK .*:${await inode(box.file("f"))} `, "g")) ?? []).length;
-    };
-    if (linux) await until(async () => (await blocked()) === waiters.length, "all to wait");
+    const processes = waiting.map((script) => box.start(script));
+    if (linux) await until(() => waiters(box.file("f")) === waiting.length, "all to wait");
     box.letGo();
     for (const process of processes)
       expect(await process.result).toMatchObject({ status: 0, stdout: "got\n" });
@@ -136,21 +133,18 @@ describe("waiting", () => {
     expect(performance.now() - begun).toBeGreaterThanOrEqual(300);
   });
 
-  test.if(required("python3", "python3"))(
-    "it gives up also where SIGALRM is blocked or ignored",
-    async () => {
-      using box = new Box();
-      await using holder = box.start(`flock f -c '${HOLD}'`);
-      await holder.says("held");
-      for (const prepare of [
-        "pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])",
-        "signal(signal.SIGALRM, signal.SIG_IGN)",
-      ]) {
-        const code = `import os, signal; signal.${prepare}; os.execvp("./flock", ["flock", "-w", "0.05", "f", "true"])`;
-        expect((await box.sh(`exec python3 -c '${code}'`)).status).toBe(1);
-      }
-    },
-  );
+  test.if(required("python3", "python3"))("it gives up also if SIGALRM is blocked or ignored", async () => {
+    using box = new Box();
+    await using holder = box.start(`flock f -c '${HOLD}'`);
+    await holder.says("held");
+    for (const prepare of [
+      "pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])",
+      "signal(signal.SIGALRM, signal.SIG_IGN)",
+    ]) {
+      const code = `import os, signal; signal.${prepare}; os.execvp("./flock", ["flock", "-w", "0.05", "f", "true"])`;
+      expect((await box.sh(`exec python3 -c '${code}'`)).status).toBe(1);
+    }
+  });
 
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     test(`${signal} ends a wait`, async () => {
@@ -170,21 +164,21 @@ describe("waiting", () => {
 });
 
 describe("the command", () => {
-  test("with -F it is flock's own process", async () => {
+  test("with -F it replaces the process of flock", async () => {
     using box = new Box();
     await using process = box.start("exec flock -F f sh -c 'echo $$'");
     const { stdout } = await process.result;
     expect(stdout).toBe(`${process.pid}\n`);
   });
 
-  test("a daemon that it leaves behind keeps the lock, but not with -o", async () => {
+  test("a daemon of the command keeps the lock, but not with -o", async () => {
     using box = new Box();
     const leave = `sh -c '(while [ -e hold ]; do sleep 0.01; done) >/dev/null 2>&1 &'`;
     expect((await box.sh(`flock -o f ${leave}; flock -n f true`)).status).toBe(0);
     expect((await box.sh(`flock f ${leave}; flock -n f true`)).status).toBe(1);
   });
 
-  test("a script without #! that is found in the PATH runs", async () => {
+  test("a script without #! in PATH runs", async () => {
     using box = new Box();
     await box.sh("mkdir bin; echo 'echo found $1' >bin/plain; chmod +x bin/plain");
     for (const option of ["", "-F"]) {
@@ -193,7 +187,7 @@ describe("the command", () => {
     }
   });
 
-  // What differs from flock(1), docs/flock.md.
+  // Differences from flock(1), docs/flock.md.
   test("a signal sent to flock reaches it, and the status is the command's", async () => {
     using box = new Box();
     await using process = box.start(`exec flock f sh -c 'trap "echo caught; exit 9" TERM; ${HOLD}'`);
@@ -210,7 +204,7 @@ describe("the command", () => {
     expect((await process.result).signal).toBe("SIGTERM");
   });
 
-  test("--verbose says in order what happens, with -F too", async () => {
+  test("--verbose reports each step in order, with -F too", async () => {
     using box = new Box();
     for (const option of ["", "-F"]) {
       const { stdout } = await box.sh(`flock ${option} --verbose f echo ran`);
@@ -218,7 +212,7 @@ describe("the command", () => {
     }
   });
 
-  test("--help and --version are on stdout; -V says what this is", async () => {
+  test("--help and --version are on stdout; -V names the program", async () => {
     using box = new Box();
     const help = await box.sh("flock --help");
     expect(help).toMatchObject({ status: 0, stderr: "" });
@@ -228,7 +222,7 @@ describe("the command", () => {
     expect((await box.sh("flock -V")).stdout).toMatch(/^flock from exclusive .*, as in util-linux /);
   });
 
-  test("--fd locks a descriptor for a command, which has it at its number", async () => {
+  test("--fd locks a descriptor for a command, which inherits it under its number", async () => {
     using box = new Box();
     const inside = `sh -c 'flock -n f true; echo $?; flock -u 9; flock -n f echo free'`;
     expect((await box.sh(`flock --fd 9 ${inside} 9<f`)).stdout).toBe("1\nfree\n");
@@ -268,7 +262,7 @@ describe.if(linux && required("python3", "python3"))("--fcntl", () => {
     expect(await Bun.file(box.file("f")).text()).toBe("content\n");
   });
 
-  test("an exclusive one needs a file that can be written", async () => {
+  test("an exclusive lock needs a writable file", async () => {
     using box = new Box();
     expect(await box.sh("flock --fcntl 9 9<f")).toMatchObject({
       status: 65,
@@ -363,7 +357,3 @@ echo "run with $*"
     );
   });
 });
-
-async function inode(path: string): Promise<string> {
-  return (await command(["stat", "-c", "%i", path])).stdout.trim();
-}

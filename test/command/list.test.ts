@@ -11,7 +11,7 @@ const list = (dir: TempDir, ...args: string[]) => exclusive(["list", ...args], {
 const json = async (dir: TempDir) => JSON.parse((await list(dir, "--json")).stdout);
 const isRoot = process.getuid?.() === 0;
 
-/** In a pid namespace of its own. */
+/** In a new pid namespace. */
 
 test("a table: name, state, pid, user, label, and the command line of the command", async () => {
   using dir = new TempDir();
@@ -98,7 +98,7 @@ test("an invented record is not believed: the kernel decides", async () => {
   expect((await json(dir))[0].holder).toMatchObject({ pid: holder.pid, alive: true });
 });
 
-test.if(canUnshare())("a holder in a pid namespace below ours, and one above it", async () => {
+test.if(canUnshare())("a holder in an inner pid namespace, and one in an outer", async () => {
   using dir = new TempDir();
   await using inside = new Process(
     [...unshare, binary, "run", "--label", "in there", "job", "--", "sh", "-c", "echo begun; exec sleep 600"],
@@ -134,7 +134,7 @@ test("files without read permission: held as the kernel reports, else unknown", 
   expect(asked.status).toBe(77);
 });
 
-test("other files are not locks; a name too long for a file's name is shown whole", async () => {
+test("other files are not locks; a name too long for a file name is shown in full", async () => {
   using dir = new TempDir();
   const name = `${"long ".repeat(100)}name`;
   await using holder = await hold(dir, name);
@@ -155,7 +155,7 @@ test("other files are not locks; a name too long for a file's name is shown whol
   expect(locks[1].holder.pid).toBe(holder.pid);
 });
 
-test("--json is of the type that the library exports", async () => {
+test("--json has the type that the library exports", async () => {
   using dir = new TempDir();
   await using _one = await hold(dir, "one", "--label", "l");
   await using _two = await hold(dir, "two", "--slots", "2");
@@ -193,7 +193,7 @@ test("10,000 locks, all held, are all listed", async () => {
   holder.kill("SIGKILL");
 });
 
-test("no directory, a NAME, a full disk, a reader that leaves", async () => {
+test("no directory, a NAME, a full disk, a closed pipe", async () => {
   using dir = new TempDir();
   expect(await list(dir, "--dir", dir.file("none"))).toMatchObject({
     status: 74,
@@ -251,7 +251,7 @@ test("--watch in a terminal: redrawn in place, cut to the screen, and gone on Ct
   expect(watch.output.endsWith("\n")).toBe(true);
 });
 
-test("colours in a terminal, none with NO_COLOR or in a pipe", async () => {
+test("colors in a terminal, none with NO_COLOR or in a pipe", async () => {
   using dir = new TempDir();
   await using _one = await hold(dir, "one");
   for (const [env, colored] of [
@@ -266,7 +266,7 @@ test("colours in a terminal, none with NO_COLOR or in a pipe", async () => {
   expect((await list(dir)).stdout).not.toContain("\x1b");
 });
 
-test("--watch outside a terminal: all of it again for each change; as JSON an array a line", async () => {
+test("--watch outside a terminal: the whole table again for each change; with --json one array a line", async () => {
   using dir = new TempDir();
   await using json = start(["list", "--watch", "--json"], { dir });
   await using text = start(["list", "--watch"], { dir });

@@ -13,7 +13,7 @@ test("--version: the package's version and the commit of the build", async () =>
   expect((await exclusive(["-V"])).stdout).toBe(stdout);
 });
 
-test("as a script it knows its version too", async () => {
+test("as a script it prints its version too", async () => {
   const script = await command([process.execPath, `${root}/src/command/main.ts`, "--version"], { cwd: "/" });
   expect(script).toMatchObject({ status: 0, stdout: `exclusive ${version}\n` });
 });

@@ -1,17 +1,17 @@
-/** `run --exec`: the wrapper becomes the command. And what of the wrapped command's world stays when it ends. */
+/** `run --exec` replaces the wrapper with the command. And the descriptors that a command gets and leaves. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { childrenOf, command, exclusive, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
 const here = process.platform === "linux" && required("pgrep", "procps") && required("bash", "bash");
-const lockfile = (dir: TempDir) => dir.file("exclusive_t.lock");
 
-/** The processes that run our binary. */
-const ofOurs = (within: number[]) =>
+/** Those of the processes that run our binary. */
+const runningExclusive = (within: number[]) =>
   within.filter((pid) => {
     try {
       return readlinkSync(`/proc/${pid}/exe`) === binary;
@@ -21,7 +21,7 @@ const ofOurs = (within: number[]) =>
   });
 
 describe.if(here)("--exec", () => {
-  test("no process of ours is left; the record's pid is the command's; status, list and stop work", async () => {
+  test("no wrapper is left; the pid in the record is that of the command; status, list and stop work", async () => {
     using dir = new TempDir();
     await using holder = start(
       ["run", "--exec", "--label", "it", "t", "--", "sh", "-c", "echo $$; sleep 60; :"],
@@ -30,9 +30,9 @@ describe.if(here)("--exec", () => {
     await holder.says("\n");
     const pid = Number(holder.stdout);
     expect(pid).toBe(holder.pid);
-    expect(readFileSync(lockfile(dir), "utf8").split("\n")[0]).toBe(String(pid));
-    const { stdout } = await command(["pgrep", "-P", String(pid)]);
-    expect(ofOurs([pid, ...stdout.split("\n").filter(Boolean).map(Number)])).toEqual([]);
+    expect(readFileSync(dir.lockfile("t"), "utf8").split("\n")[0]).toBe(String(pid));
+    const children = childrenOf(pid);
+    expect(runningExclusive([pid, ...children])).toEqual([]);
     const status = await exclusive(["status", "--json", "t"], { dir });
     expect(JSON.parse(status.stdout)).toMatchObject({
       state: "held",
@@ -41,8 +41,8 @@ describe.if(here)("--exec", () => {
     const list = await exclusive(["list", "--json"], { dir });
     expect(JSON.stringify(JSON.parse(list.stdout))).toContain(`"pid":${pid}`);
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
-    // The lock is the last process's that has its descriptor: the sleep is a child of the command.
-    const [child] = stdout.split("\n").map(Number);
+    // The last process that has the descriptor holds the lock: here a child of the command.
+    const [child] = children;
     const stopping = start(["stop", "t"], { dir });
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
     expect(alive(child!)).toBe(true);
@@ -53,7 +53,7 @@ describe.if(here)("--exec", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("after a wait too, with one thread and none of our descriptors but the lock's", async () => {
+  test("also after a wait, with one thread and no descriptor of the wrapper but that of the lock", async () => {
     using dir = new TempDir();
     await using first = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await first.says("begun");
@@ -71,7 +71,7 @@ describe.if(here)("--exec", () => {
       const descriptors = readdirSync(`/proc/${second.pid}/fd`).map((fd) =>
         readlinkSync(`/proc/${second.pid}/fd/${fd}`),
       );
-      expect(descriptors.slice(3)).toEqual([lockfile(dir)]);
+      expect(descriptors.slice(3)).toEqual([dir.lockfile("t")]);
       expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
       second.kill("SIGKILL");
       await second.result;
@@ -87,12 +87,16 @@ describe.if(here)("--exec", () => {
     expect(stdout).toBe(readFileSync("/etc/hostname", "utf8"));
   });
 
-  test("the environment is the one that we were given, and the lock's name", async () => {
+  test("the environment is that of the wrapper, plus the name of the lock", async () => {
     using dir = new TempDir();
     const script = `export BAD=$'a\\xff' EXCLUSIVE_NAME=old; exec ${binary} run --exec t env`;
     const { stdout } = await command(["bash", "-c", script], { dir });
     const names = stdout.split("\n").filter((line) => /^(BAD|EXCLUSIVE_(NAME|LOCKFILE))=/.test(line));
-    expect(names.sort()).toEqual(["BAD=a\ufffd", `EXCLUSIVE_LOCKFILE=${lockfile(dir)}`, "EXCLUSIVE_NAME=t"]);
+    expect(names.sort()).toEqual([
+      "BAD=a\ufffd",
+      `EXCLUSIVE_LOCKFILE=${dir.lockfile("t")}`,
+      "EXCLUSIVE_NAME=t",
+    ]);
   });
 });
 
@@ -108,7 +112,7 @@ describe.if(here)("descriptors", () => {
     }
   });
 
-  test.if(required("make", "make"))("make's jobserver reaches a make that is wrapped", async () => {
+  test.if(required("make", "make"))("the jobserver of make reaches a wrapped make", async () => {
     using dir = new TempDir();
     using source = new TempDir();
     await Bun.write(source.file("Makefile"), `all:\n\t+@${binary} run t -- $(MAKE) -s -f sub.mk\n`);
@@ -124,10 +128,10 @@ describe.if(here)("descriptors", () => {
     ).toEqual(["a", "b", "c"]);
   });
 
-  test("a command that closes its output is not held open by the wrapper", async () => {
+  test("the wrapper does not keep open an output that the command closes", async () => {
     using dir = new TempDir();
     const done = dir.file("done");
-    // cat ends when the last writer of the pipe is gone; the command goes on.
+    // cat ends when the last writer has closed the pipe; the command goes on.
     const script = `exec 3> >(cat; echo three >>${done}); ${binary} run t -- sh -c 'exec 1>&- 3>&-; echo ready >>${done}; sleep 60' 3>&3 | (cat; echo one >>${done}) & exec 3>&-; wait`;
     await using shell = start(["run", "outer", "--", "setsid", "bash", "-c", script], { dir });
     await until(

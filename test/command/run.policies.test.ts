@@ -3,38 +3,20 @@ import { expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { binary } from "../support/paths.ts";
-import { command, exclusive, Process, start } from "../support/process.ts";
+import { waiters } from "../support/proc.ts";
+import { command, exclusive, hold, Process, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
-const SLEEP = ["--", "sh", "-c", "echo begun; exec sleep 60"];
-
-/** Holds a lock until the test lets go of it. */
-async function hold(dir: TempDir, ...options: string[]): Promise<Process> {
-  const holder = start(["run", ...options, ...SLEEP], { dir });
-  await holder.says("begun");
-  return holder;
-}
-
-/** How many wait for the locks of these files, by /proc/locks. */
-function waiters(...files: string[]): number {
-  const inodes = files.map((file) => `:${statSync(file).ino} `);
-  const lines = readFileSync("/proc/locks", "utf8").split("\n");
-  return lines.filter((line) => line.includes("-> FLOCK") && inodes.some((inode) => line.includes(inode)))
-    .length;
-}
-
-const lockfile = (dir: TempDir, name: string) => dir.file(`exclusive_${name}.lock`);
-
-test("fail, the default: 75 and who holds it", async () => {
+test("fail, the default: 75 and the holder", async () => {
   using dir = new TempDir();
-  await using holder = await hold(dir, "--label", "the first", "t");
+  await using holder = await hold(dir, "t", "--label", "the first");
   for (const options of [[], ["--if-held", "fail"], ["-t", "0"]]) {
     const refused = await exclusive(["run", ...options, "t", "--", "echo", "no"], { dir });
     expect(refused).toMatchObject({ status: 75, stdout: "" });
     expect(refused.stderr).toMatch(
-      new RegExp(`^exclusive: 't' is held by pid ${holder.pid} for \\d+s \\(the first\\): sleep 60\\n$`),
+      new RegExp(`^exclusive: 't' is held by pid ${holder.pid} for \\d+s \\(the first\\): sleep 600\\n$`),
     );
   }
 });
@@ -45,7 +27,7 @@ test("skip: exit 0, and the command has not run", async () => {
   const skipped = await exclusive(["run", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
   expect(skipped).toMatchObject({ status: 0, stdout: "" });
   expect(skipped.stderr).toEndWith(": skipped\n");
-  // With a time to wait it is skipped when that is over.
+  // With a time limit it is skipped when the time is over.
   expect(await exclusive(["run", "--if-held=skip", "-t", "0.2", "-q", "t", "echo", "no"], { dir })).toEqual({
     status: 0,
     signal: null,
@@ -61,7 +43,7 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   const job = ["run", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
   const all = Array.from({ length: 20 }, () => start(job, { dir }));
   await until(() => all.filter((one) => !one.running).length === 19, "19 of 20 to go");
-  await until(() => waiters(lockfile(dir, "t")) === 1, "the last one to wait in the queue"); // it starts a thread for that
+  await until(() => waiters(dir.lockfile("t")) === 1, "the last one to wait in the queue"); // in a thread that it starts
   holder.kill();
   const results = await Promise.all(all.map((one) => one.result));
   expect(results.map(({ status }) => status)).toEqual(Array(20).fill(0));
@@ -70,18 +52,18 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   expect(dir.list()).toEqual(["log"]);
 });
 
-test("coalesce: who comes while the run that waited is running waits for a run of its own", async () => {
+test("coalesce: a run that arrives while the former waiter is running waits for a run of its own", async () => {
   using dir = new TempDir();
   const job = (text: string) =>
     start(["run", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ${text}; exec sleep 60`], { dir });
   await using first = job("first");
   await first.says("first");
   await using second = job("second");
-  await until(() => waiters(lockfile(dir, "t")) === 1, "a waiter");
+  await until(() => waiters(dir.lockfile("t")) === 1, "a waiter");
   first.kill();
   await second.says("second");
   await using third = job("third");
-  await until(() => waiters(lockfile(dir, "t")) === 1, "a waiter");
+  await until(() => waiters(dir.lockfile("t")) === 1, "a waiter");
   second.kill();
   await third.says("third");
   third.kill();
@@ -89,7 +71,7 @@ test("coalesce: who comes while the run that waited is running waits for a run o
   expect(dir.list()).toEqual([]);
 });
 
-test("coalesce with a time to wait: 75 when it runs out", async () => {
+test("coalesce with a time limit: 75 when the time is over", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t");
   const late = await exclusive(["run", "--if-held", "coalesce", "-t", "0.2", "t", "true"], { dir });
@@ -99,16 +81,16 @@ test("coalesce with a time to wait: 75 when it runs out", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("--shared: with each other, not with an exclusive one", async () => {
+test("--shared: beside other shared locks, never beside an exclusive one", async () => {
   using dir = new TempDir();
-  await using one = await hold(dir, "--shared", "t");
-  await using two = await hold(dir, "-s", "t");
+  await using one = await hold(dir, "t", "--shared");
+  await using two = await hold(dir, "t", "-s");
   expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
   one.kill();
   await one.result;
   expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
   await using writer = start(["run", "-w", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
-  await until(() => waiters(lockfile(dir, "t")) === 1, "the writer to wait");
+  await until(() => waiters(dir.lockfile("t")) === 1, "the writer to wait");
   two.kill();
   await writer.says("begun");
   expect(await exclusive(["run", "-s", "t", "true"], { dir })).toMatchObject({ status: 75 });
@@ -122,7 +104,7 @@ test("--slots 3 with 20 commands: never 4 at once, always 3 while enough wait", 
   const events = dir.file("events");
   writeFileSync(events, "");
   const gate = dir.file("gate");
-  // Each says when it begins and ends; it ends when the test removes its gate.
+  // Each command logs its begin and end, and ends when the test removes its gate.
   const script = `echo "+ $1" >>${events}; : >${gate}.$1; while [ -e ${gate}.$1 ]; do sleep 0.02; done; echo "- $1" >>${events}`;
   const all = Array.from({ length: 20 }, (_, i) =>
     start(["run", "--slots", "3", "--wait", "-q", "t", "--", "sh", "-c", script, "sh", String(i)], { dir }),
@@ -150,10 +132,10 @@ test("--slots 3 with 20 commands: never 4 at once, always 3 while enough wait", 
   expect(dir.list()).toEqual(["events"]);
 });
 
-test("--slots: refused when all are taken; a killed holder's slot is free", async () => {
+test("--slots: refused when all are taken; the slot of a killed holder is free", async () => {
   using dir = new TempDir();
-  await using one = await hold(dir, "--slots", "2", "t");
-  await using _two = await hold(dir, "--slots=2", "t");
+  await using one = await hold(dir, "t", "--slots", "2");
+  await using _two = await hold(dir, "t", "--slots=2");
   expect(dir.list()).toEqual(["exclusive_t.1.lock", "exclusive_t.2.lock"]);
   expect(await exclusive(["run", "--slots", "2", "t", "true"], { dir })).toMatchObject({ status: 75 });
   one.kill();
@@ -161,16 +143,16 @@ test("--slots: refused when all are taken; a killed holder's slot is free", asyn
   const third = await exclusive(["run", "--slots", "2", "t", "--", "sh", "-c", "echo $EXCLUSIVE_LOCKFILE"], {
     dir,
   });
-  expect(third).toMatchObject({ status: 0, stdout: `${lockfile(dir, "t.1")}\n` });
+  expect(third).toMatchObject({ status: 0, stdout: `${dir.lockfile("t.1")}\n` });
 });
 
 test("--keep leaves the file, emptied, and is the same lock for flock(1)", async () => {
   using dir = new TempDir();
-  const file = lockfile(dir, "t");
+  const file = dir.lockfile("t");
   expect(await exclusive(["run", "--keep", "t", "true"], { dir })).toMatchObject({ status: 0 });
   expect(readFileSync(file, "utf8")).toBe("");
   const inode = statSync(file).ino;
-  await using _holder = await hold(dir, "--keep", "t");
+  await using _holder = await hold(dir, "t", "--keep");
   expect(statSync(file).ino).toBe(inode);
   if (required("flock", "util-linux")) {
     expect(await command(["flock", "-n", file, "true"])).toMatchObject({ status: 1 });
@@ -189,14 +171,14 @@ test.if(required("flock", "util-linux"))(
     mkdirSync(folder);
     for (const path of [file, folder]) {
       const before = statSync(path, { bigint: true });
-      await using holder = await hold(dir, "--file", path, "t");
+      await using holder = await hold(dir, "t", "--file", path);
       expect(await command(["flock", "-n", path, "true"])).toMatchObject({ status: 1 });
       expect(await exclusive(["run", "--file", path, "other-name", "true"], { dir })).toMatchObject({
         status: 75,
       });
       holder.kill();
       await holder.result;
-      // The other way round, and a wait for flock(1)'s end.
+      // The other way round, with a wait for the end of flock(1).
       await using flock = new Process(["flock", path, "sh", "-c", "echo begun; exec sleep 60"]);
       await flock.says("begun");
       expect(await exclusive(["run", "--file", path, "t", "true"], { dir })).toMatchObject({ status: 75 });
@@ -242,10 +224,10 @@ test("-E: another exit status for held, and only for held", async () => {
     });
 });
 
-test("--label is in the record and in what others are told", async () => {
+test("--label is in the record and in the messages of other runs", async () => {
   using dir = new TempDir();
-  await using _holder = await hold(dir, "--label", "née\n\x1b[31m'", "t");
-  const record = JSON.parse(readFileSync(lockfile(dir, "t"), "utf8").split("\n")[1]!);
+  await using _holder = await hold(dir, "t", "--label", "née\n\x1b[31m'");
+  const record = JSON.parse(readFileSync(dir.lockfile("t"), "utf8").split("\n")[1]!);
   expect(record.label).toBe("née\n\x1b[31m'");
   const { stderr } = await exclusive(["run", "t", "true"], { dir });
   expect(stderr).toContain("(née\\x0a\\x1b[31m')");
@@ -259,12 +241,12 @@ test("--dir over EXCLUSIVE_DIR over the default", async () => {
     (
       await exclusive(["run", ...options, "t", "--", "sh", "-c", "echo $EXCLUSIVE_LOCKFILE"], { dir: one })
     ).stdout.trim();
-  expect(await where()).toBe(lockfile(one, "t"));
-  expect(await where("--dir", two.path)).toBe(lockfile(two, "t"));
+  expect(await where()).toBe(one.lockfile("t"));
+  expect(await where("--dir", two.path)).toBe(two.lockfile("t"));
   expect(one.list().concat(two.list())).toEqual([]);
 });
 
-test("-q says nothing, -v says when it is acquired and released", async () => {
+test("-q prints nothing, -v reports the acquire and the release", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t");
   expect(await exclusive(["run", "-q", "t", "true"], { dir })).toMatchObject({
@@ -298,7 +280,7 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
   };
   const free = await events("t", "sh", "-c", "sleep 0.3; exit 4");
   expect(free.map(({ event }) => event)).toEqual(["acquired", "released"]);
-  expect(free[0]).toMatchObject({ name: "t", lockfile: lockfile(dir, "t"), wait: expect.any(Number) });
+  expect(free[0]).toMatchObject({ name: "t", lockfile: dir.lockfile("t"), wait: expect.any(Number) });
   expect(free[1]).toMatchObject({ name: "t", exited: 4 });
   expect(free[1]!.hold).toBeGreaterThanOrEqual(0.3);
   expect(free[1]!.hold).toBeLessThan(30);
@@ -308,7 +290,7 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
   );
   expect((await events("t", "sh", "-c", "kill -9 $$"))[1]).toMatchObject({ event: "released", killed: 9 });
 
-  await using holder = await hold(dir, "--label", "it", "t");
+  await using holder = await hold(dir, "t", "--label", "it");
   const [refused, ...none] = await events("t", "true");
   expect(refused).toMatchObject({
     event: "refused",
@@ -335,7 +317,7 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
   });
 });
 
-test("EXCLUSIVE_NAME and EXCLUSIVE_LOCKFILE are the innermost lock's", async () => {
+test("EXCLUSIVE_NAME and EXCLUSIVE_LOCKFILE are those of the innermost lock", async () => {
   using dir = new TempDir();
   const inner = [
     binary,
@@ -347,10 +329,10 @@ test("EXCLUSIVE_NAME and EXCLUSIVE_LOCKFILE are the innermost lock's", async () 
     `echo "$EXCLUSIVE_NAME $EXCLUSIVE_LOCKFILE"; env | grep -c ^EXCLUSIVE_NAME`,
   ];
   const { stdout } = await exclusive(["run", "a", "--", ...inner], { dir });
-  expect(stdout).toBe(`b c ${lockfile(dir, "b+c")}\n1\n`);
+  expect(stdout).toBe(`b c ${dir.lockfile("b+c")}\n1\n`);
 });
 
-test("wrong usage: 64, what was wrong and what was meant", async () => {
+test("wrong usage: 64, the mistake and a suggestion", async () => {
   using dir = new TempDir();
   for (const [args, message] of [
     [["--if-held", "skp", "t", "true"], "did you mean skip?"],

@@ -1,14 +1,15 @@
-/** What `exclusive run` promises everybody, as one would try it in a shell. */
+/** The promises of `exclusive run`, as a user would try them in a shell. */
 import { describe, expect, test } from "bun:test";
 import { chmodSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, Process, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { command, exclusive, Process, start } from "../support/process.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
 const linux = process.platform === "linux";
 
-/** Runs the same shell line with the wrapper in front and without. `$E` is the wrapper. */
+/** Runs the same shell line with and without the wrapper. `$E` stands for the wrapper. */
 async function wrappedAndBare(dir: TempDir, shell: string, line: string) {
   const run = (wrapper: string) =>
     command([shell, "-c", line.replaceAll("$E", wrapper)], { dir, env: { B: binary } });
@@ -18,7 +19,7 @@ async function wrappedAndBare(dir: TempDir, shell: string, line: string) {
 const EMPTY = { stdout: "", stderr: "" };
 
 describe("the lock is held as long as the command runs", () => {
-  test("a second one is refused with 75 and the holder's pid, also after kill -9 of the wrapper; then it runs", async () => {
+  test("a second run is refused with 75 and the holder's pid, also after kill -9 of the wrapper; later it runs", async () => {
     using dir = new TempDir();
     const no = () => exclusive(["run", "t", "--", "echo", "no"], { dir });
     await using wrapper = start(["run", "t", "--", "sh", "-c", "echo $$; exec sleep 300"], { dir });
@@ -45,7 +46,7 @@ describe("the lock is held as long as the command runs", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("a daemon that it leaves behind does not keep it", async () => {
+  test("a daemon that the command leaves behind does not keep the lock", async () => {
     using dir = new TempDir();
     const left = await exclusive(
       ["run", "t", "--", "sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $!; exit 3"],
@@ -64,7 +65,7 @@ describe("the lock is held as long as the command runs", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("status and path say what there is", async () => {
+  test("status and path agree with the lock file", async () => {
     using dir = new TempDir();
     const path = `${dir.path}/exclusive_a+b.lock`;
     expect(await exclusive(["path", "a b"], { dir })).toMatchObject({ status: 0, stdout: `${path}\n` });
@@ -126,7 +127,7 @@ describe("the exit status is the command's", () => {
   });
 });
 
-describe("the command cannot feel the wrapper", () => {
+describe("the wrapper is transparent to the command", () => {
   test("stdin, stdout and stderr are its own", async () => {
     using dir = new TempDir();
     const bytes = "\x01\n".repeat(50_000);
@@ -135,7 +136,7 @@ describe("the command cannot feel the wrapper", () => {
     expect(run).toEqual({ status: 0, signal: null, stdout: bytes, stderr: "error\n" });
   });
 
-  test("a process substitution of bash reaches it", async () => {
+  test("a process substitution of bash reaches the command", async () => {
     using dir = new TempDir();
     const { wrapped } = await wrappedAndBare(dir, "bash", "$E cat <(echo hi) <(echo there)");
     expect(wrapped).toEqual({ status: 0, signal: null, stdout: "hi\nthere\n", stderr: "" });
@@ -165,7 +166,7 @@ describe("the command cannot feel the wrapper", () => {
         `${trap}; $E grep -E '^Sig(Ign|Blk):' /proc/self/status`,
       );
       expect(bare.stdout).toContain("SigBlk");
-      // Bun has ignored these two before any code of ours, so what they were is lost: the command has the default.
+      // Bun ignores these two before our code runs, so their former state is lost: the command gets the default.
       const known = (text: string) =>
         text.replace(/SigIgn:\s+(\w+)/, (_, set) =>
           (BigInt(`0x${set}`) & ~(1n << 12n) & ~(1n << 24n)).toString(16),
@@ -183,7 +184,7 @@ describe("the command cannot feel the wrapper", () => {
     expect(wrapped).toEqual(bare);
   });
 
-  test("and it is told the lock's name and file", async () => {
+  test("and the command gets the name and the file of the lock", async () => {
     using dir = new TempDir();
     const show = ["sh", "-c", 'echo "$EXCLUSIVE_NAME"; echo "$EXCLUSIVE_LOCKFILE"'];
     const { stdout } = await exclusive(["run", "a b", "--", ...show], {
@@ -191,7 +192,7 @@ describe("the command cannot feel the wrapper", () => {
       env: { EXCLUSIVE_NAME: "outer" },
     });
     expect(stdout).toBe(`a b\n${dir.file("exclusive_a+b.lock")}\n`);
-    // Where the directory is relative, the command may change its own.
+    // Also with a relative directory: the command may change its own.
     mkdirSync(dir.file("sub"));
     const relative = await exclusive(["run", "--dir", "sub", "t", "--", ...show], { cwd: dir.path });
     expect(relative.stdout).toMatch(/^t\n\/.*\/sub\/exclusive_t\.lock\n$/);
@@ -218,7 +219,7 @@ describe("the command cannot feel the wrapper", () => {
 });
 
 describe("the command line", () => {
-  test("options end at NAME: --help behind it is the script's, with or without --", async () => {
+  test("options end at NAME: a later --help belongs to the command, with or without --", async () => {
     using dir = new TempDir();
     writeFileSync(dir.file("script"), `#!/bin/sh\necho "script:" "$@"\n`);
     chmodSync(dir.file("script"), 0o755);
@@ -265,7 +266,7 @@ test.each([["run --wiat t -- true"], ["run t"], ["run"]])("%p shows the usage li
   expect(stderr).toEndWith("\nexclusive: usage: exclusive run [OPTION...] NAME [--] COMMAND [ARG...]\n");
 });
 
-test("a wrapper that is told to end leaves nothing behind", async () => {
+test("a wrapper that gets SIGTERM leaves nothing behind", async () => {
   using dir = new TempDir();
   await using wrapper = start(["run", "t", "--", "sleep", "300"], { dir });
   await until(() => dir.list().length > 0, "the lock file");
@@ -279,7 +280,7 @@ test("a wrapper that is told to end leaves nothing behind", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("the wrapper of a wrapper", async () => {
+test("a wrapper runs in a wrapper", async () => {
   using dir = new TempDir();
   await using outer = new Process(
     [binary, "run", "a", "--", binary, "run", "b", "--", "sh", "-c", "echo in; exec sleep 60"],
@@ -290,18 +291,18 @@ test("the wrapper of a wrapper", async () => {
     expect(await exclusive(["run", name, "--", "true"], { dir })).toMatchObject({ status: 75 });
   }
   const again = await exclusive(["run", "c", "--", binary, "run", "c", "--", "echo", "no"], { dir });
-  expect(again).toMatchObject({ status: 75, stdout: "" }); // held by the outer one: no deadlock, a clear refusal
+  expect(again).toMatchObject({ status: 75, stdout: "" }); // held by the outer wrapper: no deadlock, a clear refusal
   outer.kill("SIGTERM");
   expect(await outer.result).toMatchObject({ signal: "SIGTERM" });
   expect(dir.list()).toEqual([]);
 });
 
-test("a signal in the moment when the wait is over and the command begins does not end the wrapper", async () => {
+test("a signal at the moment when the wait ends and the command begins does not end the wrapper", async () => {
   using dir = new TempDir();
   for (let round = 0; round < 5; round++) {
     await using first = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await first.says("begun");
-    // Sent by the command itself, so that it is for nobody else: the wrapper goes on.
+    // The command sends it to the wrapper alone, which must go on.
     const script = "kill -TERM $PPID; sleep 0.1; exit 3";
     await using second = start(["run", "--wait", "t", "--", "sh", "-c", script], { dir });
     const waits = async () =>

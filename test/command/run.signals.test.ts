@@ -2,7 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, hold, Process, start } from "../support/process.ts";
+import { alive, processGroupOf, stateOf } from "../support/proc.ts";
+import { command, exclusive, hold, Process, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
@@ -10,8 +11,8 @@ import { until } from "../support/until.ts";
 const here = process.platform === "linux" && required("python3", "python3") && required("strace", "strace");
 
 /**
- * Says its pid, then each signal that it gets, and goes on. The highest real-time signal is a fence: what is pending
- * goes out in the order of the numbers, so all that was sent before has been forwarded when it comes. It ends the command.
+ * Prints its pid, then each signal that it gets. The highest real-time signal is a fence: pending signals are delivered
+ * in the order of their numbers, so all earlier ones have been forwarded when it arrives. It ends the command.
  */
 const LISTENER = `
 import os, signal, sys
@@ -26,7 +27,7 @@ while True: signal.pause()
 const listener = ["python3", "-ISc", LISTENER];
 const FENCE = 64;
 
-/** Every signal that a process may be sent and live. */
+/** The signals that a process can catch, except SIGCHLD and those of faults. */
 const FORWARDED = (
   [
     "HUP",
@@ -51,7 +52,8 @@ const FORWARDED = (
   ] as const
 ).map((name) => `SIG${name}` as NodeJS.Signals);
 
-async function commandPid(wrapper: Process): Promise<number> {
+/** Waits until the command handles its signals. Returns its pid. */
+async function listening(wrapper: Process): Promise<number> {
   await wrapper.says("\n");
   return Number(/pid (\d+)/.exec(wrapper.stdout)![1]);
 }
@@ -63,7 +65,7 @@ describe.if(here)("signals", () => {
     test.concurrent(`${signal} to the wrapper alone reaches the command once`, async () => {
       using dir = new TempDir();
       await using wrapper = start(["run", "t", "--", ...listener], { dir });
-      await commandPid(wrapper);
+      await listening(wrapper);
       process.kill(wrapper.pid, signal);
       await wrapper.says(`${signal}\n`);
       process.kill(wrapper.pid, FENCE);
@@ -73,10 +75,10 @@ describe.if(here)("signals", () => {
     });
   }
 
-  test("signals to the command alone are its own affair, in whatever way it ends", async () => {
+  test("signals to the command alone do not concern the wrapper, however the command ends", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     process.kill(pid, "SIGTERM");
     await wrapper.says("SIGTERM");
     process.kill(pid, "SIGKILL");
@@ -85,7 +87,7 @@ describe.if(here)("signals", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("a script that signals its whole process group (kill 0) gets it once", async () => {
+  test("a script that signals its whole process group (kill 0) gets the signal once", async () => {
     using dir = new TempDir();
     const script = `trap 'n=$((n+1))' USR1; n=0; kill -USR1 0; kill -USR2 $PPID; sleep 0.1; echo $n`;
     const { stdout } = await command(
@@ -95,24 +97,20 @@ describe.if(here)("signals", () => {
     expect(stdout).toBe("1\n");
   });
 
-  test("a signal to the whole group from outside is never lost; that it comes twice is the price", async () => {
+  test("a signal from outside to the whole group is never lost, but may come twice", async () => {
     using dir = new TempDir();
     await using group = new Process(["setsid", "--wait", binary, "run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(group);
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const [, , pgrp] = stat
-      .slice(stat.lastIndexOf(")") + 2)
-      .split(" ")
-      .map(Number);
-    process.kill(-pgrp!, "SIGTERM");
+    const pid = await listening(group);
+    const pgrp = processGroupOf(pid);
+    process.kill(-pgrp, "SIGTERM");
     await group.says("SIGTERM");
-    process.kill(pgrp!, FENCE); // the wrapper leads the group
+    process.kill(pgrp, FENCE); // the wrapper leads the group
     expect(await group.result).toMatchObject({ status: 7 });
     expect(new Set(heard(group))).toEqual(new Set(["SIGTERM"]));
     expect(heard(group).length).toBeLessThanOrEqual(2);
   });
 
-  test("timeout(1) around the wrapper ends the command, and says so", async () => {
+  test("timeout(1) around the wrapper ends the command, and reports it", async () => {
     using dir = new TempDir();
     const timed = (...options: string[]) =>
       command(["timeout", ...options, "0.3", binary, "run", "t", "--", "sleep", "60"], { dir });
@@ -146,7 +144,7 @@ describe.if(here)("signals", () => {
     "XCPU",
     "SYS",
   ]) {
-    test.concurrent(`a command that SIG${name} killed: so is the wrapper`, async () => {
+    test.concurrent(`a wrapper whose command SIG${name} killed dies of it too`, async () => {
       using dir = new TempDir();
       const result = await exclusive(["run", "t", "--", "sh", "-c", `ulimit -c 0; kill -${name} $$`], {
         dir,
@@ -162,7 +160,7 @@ describe.if(here)("signals", () => {
     expect(await command(["bash", "-c", script], { dir })).toMatchObject({ stdout: `${128 + 40}\n` });
   });
 
-  test("statuses 0 to 255 are the command's own", async () => {
+  test("statuses 0 to 255 are those of the command", async () => {
     using dir = new TempDir();
     for (const status of [0, 1, 64, 75, 126, 127, 128, 130, 255])
       expect(await exclusive(["run", "t", "--", "sh", "-c", `exit ${status}`], { dir })).toMatchObject({
@@ -170,13 +168,13 @@ describe.if(here)("signals", () => {
       });
   });
 
-  test("a command that ends before its SIGCHLD is waited for, many times", async () => {
+  test("a command that ends before the wait for its SIGCHLD is noticed, many times", async () => {
     using dir = new TempDir();
     const script = `for i in $(seq 40); do ${binary} run t true || exit 1; done`;
     expect(await command(["sh", "-c", script], { dir })).toMatchObject({ status: 0, stderr: "" });
   });
 
-  test("the command leaves a core of its own; the wrapper, dying alike, none", async () => {
+  test("the command dumps core; the wrapper, which dies of the same signal, does not", async () => {
     using dir = new TempDir();
     const { stdout } = await command(
       [
@@ -184,15 +182,15 @@ describe.if(here)("signals", () => {
         "-c",
         `ulimit -c unlimited; strace -f -qq -e trace=none -e signal=ABRT ${binary} run t sh -c 'kill -ABRT $$' 2>&1; echo`,
       ],
-      { dir, cwd: dir.path }, // where the core goes
+      { dir, cwd: dir.path }, // for the core file
     );
-    // strace tells of each process that a signal ends, and whether it would dump.
+    // strace reports each process that a signal ends, and whether it dumps core.
     const ends = stdout.match(/killed by SIGABRT( \(core dumped\))?/g) ?? [];
     expect(ends.length).toBeGreaterThanOrEqual(2);
     expect(ends.at(-1)).toBe("killed by SIGABRT");
   });
 
-  test("nobody reads what the wrapper says: the command does not suffer for it", async () => {
+  test("a closed stderr of the wrapper does not harm the command", async () => {
     using dir = new TempDir();
     const done = dir.file("done");
     const script = `{ ${binary} run -v t -- sh -c 'sleep 0.3; echo yes >"$0"' ${done}; } 2>&1 | true`;
@@ -203,12 +201,12 @@ describe.if(here)("signals", () => {
     );
   });
 
-  test("SIGSTOP to the command alone, and SIGCONT: the wrapper sees it to its end", async () => {
+  test("SIGSTOP and SIGCONT to the command alone: the wrapper waits for its end", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     process.kill(pid, "SIGSTOP");
-    await until(() => state(pid) === "T", "the command to stop");
+    await until(() => stateOf(pid) === "T", "the command to stop");
     process.kill(pid, "SIGCONT");
     await wrapper.says("SIGCONT");
     process.kill(wrapper.pid, FENCE);
@@ -219,9 +217,9 @@ describe.if(here)("signals", () => {
   test("SIGSTOP to the wrapper alone: the lock stays, the command goes on, SIGCONT is forwarded", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     process.kill(wrapper.pid, "SIGSTOP");
-    await until(() => state(wrapper.pid) === "T", "the wrapper to stop");
+    await until(() => stateOf(wrapper.pid) === "T", "the wrapper to stop");
     process.kill(pid, "SIGUSR1");
     await wrapper.says("SIGUSR1");
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
@@ -234,7 +232,7 @@ describe.if(here)("signals", () => {
   test("SIGKILL of the wrapper: the lock is held until the command ends", async () => {
     using dir = new TempDir();
     await using wrapper = start(["run", "t", "--", ...listener], { dir });
-    const pid = await commandPid(wrapper);
+    const pid = await listening(wrapper);
     wrapper.kill("SIGKILL");
     await wrapper.result;
     expect(alive(pid)).toBe(true);
@@ -257,13 +255,7 @@ describe.if(here)("signals", () => {
   });
 });
 
-/** The process's state, proc_pid_stat(5). */
-function state(pid: number): string {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  return stat.slice(stat.lastIndexOf(")") + 2)[0]!;
-}
-
-/** Names of the threads but the first that SIGTERM could end the process in, or SIGCHLD be lost in. */
+/** Names of the threads, except the first, that can consume SIGTERM or SIGCHLD. */
 function takingSignals(pid: number): string[] {
   const CHLD_AND_TERM = (1n << 16n) | (1n << 14n);
   const tasks = `/proc/${pid}/task`;
@@ -281,10 +273,10 @@ function takingSignals(pid: number): string[] {
     });
 }
 
-describe.if(here)("no thread but the one that waits for signals takes any", () => {
+describe.if(here)("only the thread that waits for signals consumes them", () => {
   const job = ["t", "--", "sh", "-c", "echo ready; exec sleep 600"];
 
-  test("a run, also one that has waited, or has replaced another", async () => {
+  test("in a run, also after a wait and after a replacement", async () => {
     using dir = new TempDir();
     await using first = start(["run", ...job], { dir });
     await first.says("ready");
@@ -295,7 +287,7 @@ describe.if(here)("no thread but the one that waits for signals takes any", () =
     for (const waiting of [["-w"], ["-t", "60"], ["--if-held", "coalesce"]]) {
       await using holder = await hold(dir, "u");
       await using third = start(["run", ...waiting, "u", ...job.slice(1)], { dir });
-      await until(() => takingSignals(third.pid).length === 1, "the thread that waits"); // there a signal ends the wait
+      await until(() => takingSignals(third.pid).length === 1, "the thread that waits"); // in it a signal ends the wait
       holder.kill();
       await third.says("ready");
       await until(() => takingSignals(third.pid).length === 0, "the thread that has waited to be gone");

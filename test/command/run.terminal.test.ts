@@ -1,7 +1,8 @@
-/** The wrapper on a terminal: what the keys, the window and the line do to the command. */
+/** The wrapper on a terminal: keys, window size, hangup and job control. */
 import { describe, expect, test } from "bun:test";
 import { binary } from "../support/paths.ts";
-import { alive, exclusive, start } from "../support/process.ts";
+import { alive } from "../support/proc.ts";
+import { exclusive, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { KEY, TerminalProcess } from "../support/terminal.ts";
@@ -9,7 +10,7 @@ import { until } from "../support/until.ts";
 
 const here = process.platform === "linux" && required("python3", "python3") && required("bash", "bash");
 
-/** Says which signals it gets, and what it reads: `end` ends it. A line that is read comes after what was sent before. */
+/** Prints the signals it gets and the lines it reads; `end` ends it. A line arrives after the keys typed before it. */
 const LISTENER = `
 import os, signal, sys
 def say(number, _):
@@ -76,8 +77,8 @@ describe.if(here)("keys", () => {
   });
 });
 
-describe.if(here)("the window and the line", () => {
-  test("a window of another size: SIGWINCH once, and the size", async () => {
+describe.if(here)("the window and the hangup", () => {
+  test("a resized window: SIGWINCH once, and the new size", async () => {
     using dir = new TempDir();
     await using tty = new TerminalProcess(run(...listener("SIGWINCH")), { dir });
     await tty.shows("begun");
@@ -88,7 +89,7 @@ describe.if(here)("the window and the line", () => {
     expect(signalsIn(tty.output)).toEqual(["<SIGWINCH 100x30>"]);
   });
 
-  test("the terminal goes away: command and wrapper end by SIGHUP", async () => {
+  test("the terminal hangs up: command and wrapper end by SIGHUP", async () => {
     using dir = new TempDir();
     await using tty = new TerminalProcess(run("sh", "-c", "echo pid $$; sleep 60; echo no"), { dir });
     const pid = Number((await tty.shows(/pid \d+/)).slice(4));
@@ -118,7 +119,7 @@ describe.if(here)("the window and the line", () => {
     using dir = new TempDir();
     const script = `stty -echo; read -r x; stty echo; echo "read $x"; ps -o tpgid=,pgid= -p $$`;
     await using tty = new TerminalProcess(run("sh", "-c", script), { dir });
-    await Bun.sleep(300); // whether or not the echo is off by then, the line is read
+    await Bun.sleep(300); // the line is read whether or not the echo is off by then
     tty.type("secret\n");
     await tty.shows("read secret");
     const [, terminal, own] = /(\d+) +(\d+)/.exec(await tty.shows(/\d+ +\d+/))!;
@@ -139,7 +140,7 @@ describe.if(here)("job control, in an interactive shell", () => {
       await tty.shows("P> ");
       tty.type(`jobs -l #${round}\n`);
       await tty.shows(/Stopped +exclusive run/);
-      // Stopped is not gone.
+      // A stopped holder still holds the lock.
       expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
       tty.type("fg\n");
       await tty.shows(/^exclusive run/m);
@@ -164,7 +165,7 @@ describe.if(here)("job control, in an interactive shell", () => {
     await tty.shows(/&\r\n/);
     tty.type("jobs\n");
     await tty.shows("Running");
-    tty.type('kill %1; wait %1; echo "sta""tus $?"\n'); // whether bash says "Terminated" is a race of its own
+    tty.type('kill %1; wait %1; echo "sta""tus $?"\n'); // bash may or may not print "Terminated"
     await tty.shows("status 143");
     expect(dir.list()).toEqual([]);
     tty.type("exclusive run t -- sh -c 'read -r line; echo \"<$line>\"' &\n");
@@ -189,7 +190,7 @@ describe.if(here)("job control, in an interactive shell", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("one that stops itself alone (SIGSTOP to its own pid) does too", async () => {
+  test("a program that stops only itself (SIGSTOP to its own pid) does too", async () => {
     using dir = new TempDir();
     await using tty = bash(dir);
     await tty.shows("P> ");
@@ -232,9 +233,9 @@ describe.if(here)("the waiting line", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("Ctrl-C, a hangup or SIGTERM ends the wait, and neither the line nor the file of the next in line stays", async () => {
+  test("Ctrl-C, a hangup or SIGTERM ends the wait, and neither the line nor the file of the queue head stays", async () => {
     using dir = new TempDir();
-    const slots = ["--slots", "1"]; // with slots, the next in line has a place of his own
+    const slots = ["--slots", "1"]; // with slots, the queue head has a lock of its own
     await using holder = start(["run", ...slots, "t", "--", "sh", "-c", "echo begun; exec sleep 60"], {
       dir,
     });
@@ -249,7 +250,7 @@ describe.if(here)("the waiting line", () => {
       await tty.shows("waited 0s");
       send(tty);
       expect(await tty.result).toEqual({ status: null, signal });
-      if (signal === "SIGQUIT") continue; // a crash by wish
+      if (signal === "SIGQUIT") continue; // it asks for a core dump
       expect(tty.screen.join().replace("^C", "")).toBe("");
       expect(dir.list()).toEqual(["exclusive_t.1.lock"]);
     }
@@ -258,7 +259,7 @@ describe.if(here)("the waiting line", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("Ctrl-Z stops the wait, fg goes on with it", async () => {
+  test("Ctrl-Z stops the wait, fg continues it", async () => {
     using dir = new TempDir();
     await using holder = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await holder.says("begun");
@@ -275,7 +276,7 @@ describe.if(here)("the waiting line", () => {
     await tty.shows(/^mine|\rmine|Kmine/m);
   });
 
-  test("nothing is shown with --quiet, nor for a wait that is over at once", async () => {
+  test("nothing is shown with --quiet, nor for a short wait", async () => {
     using dir = new TempDir();
     await using holder = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await holder.says("begun");
@@ -286,7 +287,7 @@ describe.if(here)("the waiting line", () => {
     expect(quiet.output).toBe("");
   });
 
-  test("stderr that is no terminal gets one line, and no control sequences", async () => {
+  test("a stderr that is not a terminal gets one line without control sequences", async () => {
     using dir = new TempDir();
     await using holder = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await holder.says("begun");

@@ -1,4 +1,4 @@
-/** The command cannot feel the wrapper: what it finds is what it finds without. */
+/** The wrapper is transparent: a wrapped command finds what a bare one finds. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
 import { binary } from "../support/paths.ts";
@@ -7,8 +7,8 @@ import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
 /**
- * Tells what a process is given: signals, limits, identity, scheduling, descriptors, arguments, environment. Written
- * in sh, which changes none of it at its start; the lock's own descriptor and variables are left out.
+ * Prints what a process is given: signals, limits, identity, scheduling, descriptors, arguments, environment. Written
+ * in sh, which changes nothing of that at its start. Leaves out the descriptor and the variables of the lock.
  */
 const PROBE = `
 for f in /proc/$$/fd/*; do
@@ -24,7 +24,7 @@ done >"$PROBE_OUT"
 } >>"$PROBE_OUT" 2>&1
 `;
 
-/** What stands before the command: it makes the surroundings that both, the bare and the wrapped one, start in. */
+/** A prefix for the command: it sets up the environment in which the bare and the wrapped command start. */
 const shell = (prelude: string) => ["bash", "-c", `${prelude}; exec "$@"`, "bash"];
 const SURROUNDINGS: Record<string, string[]> = {
   "nothing special": [],
@@ -57,7 +57,7 @@ const SURROUNDINGS: Record<string, string[]> = {
   ),
 };
 
-/** What the command finds when it is started in these surroundings by this wrapper. */
+/** What the command finds in this environment under this wrapper. */
 async function probe(file: string, prefix: string[], wrapper: string[]): Promise<string> {
   rmSync(file, { force: true });
   const env = { PROBE_OUT: file };

@@ -26,7 +26,7 @@ test("--json: the record and what the OS reports about the process", async () =>
   using dir = new TempDir();
   await using holder = await hold(dir, "backup", "--label", "nightly");
   const { stdout } = await status(dir, "--json", "backup");
-  const pid = await commandOf(holder);
+  const pid = commandOf(holder);
   expect(JSON.parse(stdout)).toEqual({
     name: "backup",
     state: "held",

@@ -3,23 +3,15 @@ import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { canUnshare, unshare } from "../support/namespaces.ts";
 import { binary } from "../support/paths.ts";
-import {
-  alive,
-  command,
-  commandOf,
-  exclusive,
-  hold,
-  Process,
-  start,
-  startScript,
-} from "../support/process.ts";
+import { alive, startTimeOf } from "../support/proc.ts";
+import { command, commandOf, exclusive, hold, Process, start, startScript } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
 const stop = (dir: TempDir, ...args: string[]) => exclusive(["stop", ...args], { dir });
 
-/** Holds a lock with a command that does not end by SIGTERM. */
+/** Holds a lock with a command that ignores SIGTERM. */
 async function holdStubborn(dir: TempDir, name: string, ...options: string[]): Promise<Process> {
   const script = "trap '' TERM INT; echo begun; while :; do sleep 0.05; done";
   const holder = start(["run", ...options, name, "--", "sh", "-c", script], { dir });
@@ -27,7 +19,7 @@ async function holdStubborn(dir: TempDir, name: string, ...options: string[]): P
   return holder;
 }
 
-test("the holder gets SIGTERM, and the lock is free", async () => {
+test("the holder gets SIGTERM, and the lock becomes free", async () => {
   using dir = new TempDir();
   const script = "trap 'echo got TERM; exit 7' TERM; echo begun; while :; do sleep 0.05; done";
   await using holder = start(["run", "job", "--", "sh", "-c", script], { dir });
@@ -52,10 +44,10 @@ test("--signal: by name or number", async () => {
   }
 });
 
-test("after --grace SIGKILL, to the command too; nothing is left", async () => {
+test("SIGKILL follows after --grace, for the command too; nothing is left", async () => {
   using dir = new TempDir();
   await using holder = await holdStubborn(dir, "job");
-  const pid = await commandOf(holder);
+  const pid = commandOf(holder);
   const told = await stop(dir, "--grace", "100ms", "--json", "job");
   expect(told).toMatchObject({ status: 0, stderr: "" });
   expect(JSON.parse(told.stdout)).toMatchObject({
@@ -88,10 +80,10 @@ test("a stopped holder is continued, so that it can end", async () => {
   expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
 });
 
-test("a command whose wrapper was killed, and --exec with what it left behind", async () => {
+test("a command whose wrapper was killed, and the children of a --exec command", async () => {
   using dir = new TempDir();
   const holder = await hold(dir, "job");
-  const pid = await commandOf(holder);
+  const pid = commandOf(holder);
   holder.kill("SIGKILL");
   await holder.result;
   expect(await stop(dir, "job")).toMatchObject({
@@ -109,7 +101,7 @@ test("a command whose wrapper was killed, and --exec with what it left behind", 
   await until(() => !alive(child), "the child is gone");
 });
 
-test("slots and readers: all of them; one slot by its name", async () => {
+test("all slots and all readers are stopped; one slot by its name", async () => {
   using dir = new TempDir();
   const slots = [await hold(dir, "convert", "--slots", "3"), await hold(dir, "convert", "--slots", "3")];
   const readers = [
@@ -125,7 +117,7 @@ test("slots and readers: all of them; one slot by its name", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("not the one who waits: he runs next", async () => {
+test("a waiter is not stopped: it runs next", async () => {
   using dir = new TempDir();
   await using _holder = await hold(dir, "job");
   await using next = start(["run", "--wait", "job", "--", "sh", "-c", "echo begun; exec sleep 600"], { dir });
@@ -145,10 +137,10 @@ test("a free lock: nothing to do, status 0", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("refused: a record that names a process that did not take the lock", async () => {
+test("a record that names a process without the lock is refused", async () => {
   using dir = new TempDir();
   await using victim = new Process(["sleep", "600"]);
-  // A holder that is none of ours, so that the kernel can name nobody whom the record vouches for.
+  // Another program holds the lock, so the kernel confirms no process that a record names.
   await using holder = new Process([
     "flock",
     dir.file("exclusive_job.lock"),
@@ -160,8 +152,8 @@ test("refused: a record that names a process that did not take the lock", async 
   const real = await recordOf(victim.pid);
   const forged = [
     `${victim.pid}\n`,
-    `${victim.pid}\n${JSON.stringify(real)}\n`, // right in all, but that it has not the lock
-    `${victim.pid}\n${JSON.stringify({ ...real, started: "1" })}\n`, // a pid that is another's by now
+    `${victim.pid}\n${JSON.stringify(real)}\n`, // right, but the process does not have the lock
+    `${victim.pid}\n${JSON.stringify({ ...real, started: "1" })}\n`, // a reused pid
     `${victim.pid}\n${JSON.stringify({ ...real, host: "elsewhere", boot: "another" })}\n`,
     `${victim.pid}\n${JSON.stringify({ ...real, pidns: "1" })}\n`,
     `${victim.pid}\n${JSON.stringify({ ...real, command: holder.pid })}\n`,
@@ -178,21 +170,20 @@ test("refused: a record that names a process that did not take the lock", async 
   expect(holder.running).toBe(true);
 });
 
-/** What this process would write of itself if it took a lock. */
+/** The record that this process would write if it took the lock. */
 async function recordOf(pid: number) {
-  const stat = await Bun.file(`/proc/${pid}/stat`).text();
   return {
     version: 1,
     host: hostname(),
     boot: (await Bun.file("/proc/sys/kernel/random/boot_id").text()).trim(),
     pidns: /\d+/.exec((await command(["readlink", "/proc/self/ns/pid"])).stdout)![0],
-    started: stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19],
+    started: startTimeOf(pid),
     acquired: new Date().toISOString(),
     mode: "exclusive",
   };
 }
 
-test("a forged command in a good record is not killed", async () => {
+test("a forged command pid in a valid record is not killed", async () => {
   using dir = new TempDir();
   await using victim = new Process(["sleep", "600"]);
   await using holder = startScript(
@@ -255,7 +246,7 @@ test("wrong usage", async () => {
   expect(await stop(dir, "-g", "x", "job")).toMatchObject({ status: 64 });
 });
 
-test("run --if-held replace: the new command starts when the old one is gone", async () => {
+test("run --if-held replace: the new command starts after the old one has ended", async () => {
   using dir = new TempDir();
   const script =
     "trap 'sleep 0.3; echo old ended >> log; exit' TERM; echo begun; while :; do sleep 0.05; done";
@@ -273,7 +264,7 @@ test("run --if-held replace: the new command starts when the old one is gone", a
   expect(dir.list()).toEqual(["log"]);
 });
 
-test("replace: of many at once one stays, and each of the others was ended", async () => {
+test("replace: of many at once one stays, and each other is ended", async () => {
   using dir = new TempDir();
   await using first = await hold(dir, "job");
   const all = Array.from({ length: 5 }, () => {

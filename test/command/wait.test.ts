@@ -16,7 +16,7 @@ const waited = (dir: TempDir, name: string) =>
     return JSON.parse(stdout).waiters > 0;
   }, `a waiter for ${name}`);
 
-test("a free lock: at once, and no file is made", async () => {
+test("a free lock: it returns at once, and no file is created", async () => {
   using dir = new TempDir();
   expect(await wait(dir, "job")).toEqual({ status: 0, signal: null, stdout: "", stderr: "" });
   expect(dir.list()).toEqual([]);

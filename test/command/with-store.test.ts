@@ -1,9 +1,11 @@
 /** The commands with a store: one real redis-server for all of them. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from "node:fs";
+import { certificate } from "../support/certificate.ts";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, Process, start } from "../support/process.ts";
-import { certificate, hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
+import { alive } from "../support/proc.ts";
+import { command, exclusive, hold as holdLock, Process, start } from "../support/process.ts";
+import { hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
@@ -16,16 +18,8 @@ describe.if(hasRedis())("with a store", () => {
   let url: string;
   const env = () => ({ EXCLUSIVE_STORE: url });
   const run = (args: string[]) => exclusive(["run", "--ttl", "2s", ...args], { env: env() });
-  const hold = async (name: string, ...options: string[]) => {
-    const holder = start(
-      ["run", "--ttl", "2s", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 60"],
-      {
-        env: env(),
-      },
-    );
-    await holder.says("begun");
-    return holder;
-  };
+  const hold = (name: string, ...options: string[]) =>
+    holdLock({ env: env() }, name, "--ttl", "2s", ...options);
 
   beforeAll(async () => {
     server = await startRedis({ args: ["--requirepass", PASSWORD] });
@@ -38,7 +32,7 @@ describe.if(hasRedis())("with a store", () => {
     await server?.[Symbol.asyncDispose]();
   });
 
-  test("the command's status, output, input and environment are its own, and it sees its token", async () => {
+  test("status, output, input and environment are those of the command, which gets its token", async () => {
     const script = 'read line; echo "$line $EXCLUSIVE_NAME $EXCLUSIVE_LOCKFILE $EXCLUSIVE_TOKEN"; exit 3';
     const { stdout, stderr, status } = await exclusive(
       ["run", "--ttl", "2s", "a b", "--", "sh", "-c", script],
@@ -51,7 +45,7 @@ describe.if(hasRedis())("with a store", () => {
     expect({ stderr, status }).toEqual({ stderr: "", status: 3 });
   });
 
-  test("the command inherits no descriptor and no signal mask of ours", async () => {
+  test("the command inherits no descriptor and no signal mask of the wrapper", async () => {
     const look = ["sh", "-c", "ls /proc/self/fd; exec grep -E 'Sig(Blk|Ign)' /proc/self/status"];
     const plain = await command(look);
     const { stdout } = await run(["fds", "--", ...look]);
@@ -70,7 +64,7 @@ describe.if(hasRedis())("with a store", () => {
     expect(await run(["-t", "200ms", "held", "--", "echo", "no"])).toMatchObject({ status: 75, stdout: "" });
   });
 
-  test("who waits runs as soon as the lock is given back", async () => {
+  test("a waiter runs as soon as the lock is released", async () => {
     await using holder = await hold("next");
     await using next = start(["run", "--ttl", "2s", "--wait", "next", "--", "echo", "mine"], { env: env() });
     await until(() => next.stderr.includes("waiting for 'next'"), "the waiter's line");
@@ -80,7 +74,7 @@ describe.if(hasRedis())("with a store", () => {
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
   });
 
-  test("the program may be replaced, by an update, while it waits", async () => {
+  test("an update may replace the program while it waits", async () => {
     using dir = new TempDir();
     const program = dir.file("exclusive");
     copyFileSync(binary, program);
@@ -128,7 +122,7 @@ describe.if(hasRedis())("with a store", () => {
     const one = await exclusive(["status", "seen"], { env: env() });
     expect(one.status).toBe(0);
     expect(one.stdout).toMatch(
-      new RegExp(`^'seen' is held by pid ${holder.pid} for \\d+s \\(a label\\): sleep 60\\n$`),
+      new RegExp(`^'seen' is held by pid ${holder.pid} for \\d+s \\(a label\\): sleep 600\\n$`),
     );
     const list = await exclusive(["list", "--json"], { env: env() });
     const found = JSON.parse(list.stdout).find(({ name }: { name: string }) => name === "seen");
@@ -153,7 +147,7 @@ describe.if(hasRedis())("with a store", () => {
     expect(status).toBe(0);
   });
 
-  test("the password is shown nowhere: not in messages, lists, titles or the command's environment of ours", async () => {
+  test("the password is shown nowhere: not in messages, lists or titles, nor in the environment of the command", async () => {
     const secrets = [PASSWORD, encodeURIComponent(PASSWORD)];
     using dir = new TempDir();
     writeFileSync(dir.file("url"), `${url}\n`);
@@ -193,7 +187,7 @@ describe.if(hasRedis())("with a store", () => {
     for (const text of shown) for (const secret of secrets) expect(text).not.toContain(secret);
   });
 
-  test("wrong usage is 64, and a server that is not there 69", async () => {
+  test("wrong usage is 64, and an unreachable server 69", async () => {
     for (const wrong of [
       ["run", "--store", url, "--dir", "/tmp", "x", "--", "true"],
       ["run", "--store", url, "--keep", "x", "--", "true"],
@@ -214,7 +208,7 @@ describe.if(hasRedis())("with a store", () => {
     expect(away).toMatchObject({ status: 69, stderr: "exclusive: redis://127.0.0.1:1: no connection\n" });
     expect((await run(["x", "--", "/nowhere/command"])).status).toBe(127);
     expect((await run(["x", "--", "/"])).status).toBe(126);
-    expect((await run(["x", "--", "true"])).status).toBe(0); // and it was given back
+    expect((await run(["x", "--", "true"])).status).toBe(0); // and it was released
   });
 
   test("--dir on the command line means a file, whatever EXCLUSIVE_STORE says", async () => {
@@ -231,7 +225,7 @@ describe.if(hasRedis())("with a store", () => {
     expect(stdout).toBe(`${dir.file("exclusive_local.lock")}\n`);
   });
 
-  test("each signal reaches the command, and the wrapper ends as it ends", async () => {
+  test("each signal reaches the command, and the wrapper ends as the command ends", async () => {
     for (const signal of ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"] as const) {
       const script = `trap 'echo got; exit 9' ${signal.slice(3)}; echo begun; while :; do sleep 0.02; done`;
       await using holder = start(["run", "signals", "--", "bash", "-c", script], { env: env() });
@@ -241,7 +235,7 @@ describe.if(hasRedis())("with a store", () => {
     }
   });
 
-  test("what the command leaves behind does not keep the lock, and the guardian is gone", async () => {
+  test("a daemon of the command does not keep the lock, and the guardian ends", async () => {
     const { stdout } = await run(["daemon", "--", "sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & echo $!"]);
     const left = Number(stdout);
     expect(alive(left)).toBe(true);
@@ -254,7 +248,7 @@ describe.if(hasRedis())("with a store", () => {
         return false;
       }
     });
-    // Other tests may run guardians of their own: none of them is one of this server's.
+    // Other tests may run guardians too: those of other servers do not count.
     const port = `:${server.port.toString(16).toUpperCase().padStart(4, "0")} `;
     const connected = ours.filter((pid) => {
       try {
@@ -269,7 +263,7 @@ describe.if(hasRedis())("with a store", () => {
     expect(connected).toEqual([]);
   });
 
-  test("the file path loads nothing of a store and opens no connection", async () => {
+  test("without a store no code of a store is loaded, and no connection is opened", async () => {
     using dir = new TempDir();
     const trace = dir.file("trace");
     const args = ["run", "--dir", dir.path, "x", "--", "true"];

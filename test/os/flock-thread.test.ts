@@ -1,4 +1,4 @@
-/** Waiting in the kernel's queue: without polling, without a leak, and to the end that was asked for. */
+/** Waits in the kernel's queue: without polling, without a leak, and with the right end. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { exclusive, type Process, start, startScript } from "../support/process.ts";
@@ -8,11 +8,11 @@ import { until } from "../support/until.ts";
 const linux = process.platform === "linux";
 const SLEEP = ["--", "sh", "-c", "echo begun; exec sleep 60"];
 
-/** Does this process wait for a lock, by /proc/locks? */
+/** Does this process wait for a lock, according to /proc/locks? */
 const waits = (pid: number) =>
   readFileSync("/proc/locks", "utf8").includes("-> FLOCK  ADVISORY  WRITE ".concat(`${pid} `));
 
-/** Sum over the threads of a process of a line in their /proc/PID/task/TID/status. */
+/** The sum of one line of /proc/PID/task/TID/status over the threads of a process. */
 function sum(pid: number, key: string): number {
   let total = 0;
   for (const task of readdirSync(`/proc/${pid}/task`)) {
@@ -23,7 +23,7 @@ function sum(pid: number, key: string): number {
 }
 
 describe.if(linux)("a wait", () => {
-  test("wakes for nothing but the lock: no polling", async () => {
+  test("wakes only for the lock: no polling", async () => {
     using dir = new TempDir();
     await using holder = start(["run", "t", ...SLEEP], { dir });
     await holder.says("begun");
@@ -32,7 +32,7 @@ describe.if(linux)("a wait", () => {
     await until(() => waits(command.pid) && waits(script.pid), "two to wait");
     await until(() => command.stderr.includes("waiting for"), "the line");
     for (const { pid } of [command, script]) {
-      // The engine's own rest after a start (collections, compiler threads) takes a while.
+      // The engine is busy for a while after the start, with collections and compiler threads.
       let before = sum(pid, "voluntary_ctxt_switches");
       await until(async () => {
         const last = before;
@@ -90,7 +90,7 @@ describe.if(linux)("a wait", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("that is aborted in the moment of the handover: the lock is had or free, never lost", async () => {
+  test("that is aborted at the moment of the handover: the lock is acquired or free, never lost", async () => {
     using dir = new TempDir();
     await using script = startScript(
       `
@@ -119,7 +119,7 @@ describe.if(linux)("a wait", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("is served in the order of arrival: nobody starves", async () => {
+  test("is served in the order of arrival", async () => {
     using dir = new TempDir();
     const log = dir.file("log");
     await using holder = start(["run", "t", ...SLEEP], { dir });
@@ -173,7 +173,7 @@ test.if(linux)(
     writeFileSync(log, "");
     await using holder = start(["run", "t", ...SLEEP], { dir });
     await holder.says("begun");
-    // mkdir(1) fails for who comes second: two at once would be in the log.
+    // mkdir(1) fails for the second process: two at once would be in the log.
     const job = `mkdir ${inside} && sleep 0.05 && rmdir ${inside} && echo "ran $1" >>${log} || echo "two at once" >>${log}`;
     const waiting = Array.from({ length: 50 }, (_, i) => {
       const timeout = 2 + ((i * 7) % 10) * 0.5;
@@ -193,7 +193,7 @@ test.if(linux)(
       holder.kill();
       for (const { process } of victims) {
         await Bun.sleep(Math.random() * 100);
-        // In the middle of its run it would leave `inside` behind: only who has not begun is killed.
+        // A process killed in the middle of its run would leave `inside` behind: only one that has not begun is killed.
         if (!process.stderr.includes('"acquired"')) process.kill(Math.random() < 0.5 ? "SIGKILL" : "SIGTERM");
       }
       for (const { i, timeout, process } of waiting) {

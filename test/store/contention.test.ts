@@ -9,7 +9,7 @@ const milliseconds = 1000 * Number(process.env.CONTEND_SECONDS ?? 6);
 interface Case {
   there: () => boolean;
   start: () => Promise<Subject>;
-  /** A process that is killed leaves its lock, or its place in the queue, until its lease ends: so not too many. */
+  /** Not too many: a killed process keeps its lock, or its place in the queue, until its lease ends. */
   killEvery: number;
 }
 
@@ -21,7 +21,7 @@ const cases: Record<string, Case> = {
 
 for (const [name, { there, start, killEvery }] of Object.entries(cases)) {
   test.if(there())(
-    `${name}: nobody meets anybody inside, and tokens only grow`,
+    `${name}: no two processes hold the lock at once, and tokens only grow`,
     async () => {
       await using server = await start();
       const contest = { url: server.url, ttl: "2s", processes: 20, milliseconds, killEvery };

@@ -1,11 +1,11 @@
-/** Many processes that contend for one lock of a store, some of which are killed. */
+/** Many processes contend for one lock of a store, and some of them are killed. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { TempDir } from "../support/temp-dir.ts";
 import { checkFile, Scene, type Verdict } from "../torture/checker.ts";
 import { Random } from "../torture/random.ts";
 
 export const LOCK = "contended";
-/** The tokens, in the order in which their holders were inside. */
+/** The tokens, in the order in which their holders had the lock. */
 export const tokenLog = (scene: Scene): string => `${scene.dir}/tokens`;
 
 export interface Contest {
@@ -20,7 +20,7 @@ export interface Contest {
 export interface Result extends Verdict {
   tokens: bigint[];
   kills: number;
-  /** Processes that ended as they may not. */
+  /** Processes that ended with an unexpected status. */
   failures: string[];
 }
 
@@ -30,7 +30,7 @@ interface Contender {
   killed: boolean;
 }
 
-/** Lets them contend, and judges by their own log. */
+/** Lets the processes contend, and checks their log. */
 export async function contend({ url, ttl, processes, milliseconds, killEvery }: Contest): Promise<Result> {
   using temp = new TempDir();
   const scene = new Scene(temp.file("scene"));

@@ -1,4 +1,4 @@
-/** A process that takes one lock of a store again and again: `contention.worker.ts SCENE URL TTL ID SEED`. */
+/** Takes one lock of a store again and again: `contention.worker.ts SCENE URL TTL ID SEED`. */
 import { appendFileSync, existsSync } from "node:fs";
 import { openStore } from "../../src/store/open-store.ts";
 import { Scene } from "../torture/checker.ts";
@@ -12,7 +12,7 @@ const random = new Random(Number(seed));
 const store = await openStore(url, { ttl, notice: () => {} });
 const request = { name: LOCK, mode: "exclusive" as const };
 
-/** Most wait; some only try, and some give up. */
+/** Most calls wait, some only try, and some give up. */
 async function acquire() {
   if (random.chance(0.2)) return store.tryAcquire(request);
   const signal = random.chance(0.2) ? AbortSignal.timeout(random.below(200)) : undefined;

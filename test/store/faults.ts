@@ -1,17 +1,19 @@
 /**
- * What no fault may bring about: two commands at work at once. The same tests for every engine, with a real server, a
- * real network in between (a proxy that can cut it), and commands that find out by themselves whether they are alone.
+ * Whatever fails, two commands must never run at once. The same tests run for every engine: with a real server, a real
+ * network in between (a proxy that can cut it), and commands that check by themselves whether they are alone.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
-import { alive, type Process, start } from "../support/process.ts";
+import { NetworkProxy } from "../support/network-proxy.ts";
+import { alive } from "../support/proc.ts";
+import { childrenOf, type Process, start } from "../support/process.ts";
 import type { Server } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
 setDefaultTimeout(90_000);
 
-/** Waits until a run says that it waits for the lock. */
+/** Waits until a run reports that it waits for the lock. */
 export const waits = (run: Process): Promise<void> =>
   until(
     () => run.stderr.includes("waiting for"),
@@ -19,113 +21,7 @@ export const waits = (run: Process): Promise<void> =>
     () => run.stderr,
   );
 
-/** How a proxy treats what passes through it. */
-type Flow = "pass" | "hold";
-
-/** A TCP connection's two ends, what is held back in each direction, and how. */
-interface Pair {
-  client: Bun.Socket<unknown>;
-  server: Bun.Socket<unknown> | undefined;
-  up: Uint8Array[];
-  down: Uint8Array[];
-}
-
-/** A network between client and server: it can be cut, and be deaf in one direction or both. */
-export class NetworkProxy implements Disposable {
-  readonly #listener: Bun.TCPSocketListener<Pair>;
-  readonly #pairs = new Set<Pair>();
-  #up: Flow = "pass";
-  #down: Flow = "pass";
-  /** Milliseconds by which each answer comes late. */
-  delay = 0;
-
-  constructor(private readonly target: number) {
-    const close = (pair: Pair) => {
-      this.#pairs.delete(pair);
-      pair.client.end();
-      pair.server?.end();
-    };
-    this.#listener = Bun.listen<Pair>({
-      hostname: "127.0.0.1",
-      port: 0,
-      socket: {
-        open: (client) => {
-          const pair: Pair = { client, server: undefined, up: [], down: [] };
-          client.data = pair;
-          this.#pairs.add(pair);
-          Bun.connect({
-            hostname: "127.0.0.1",
-            port: this.target,
-            socket: {
-              open: (server) => {
-                pair.server = server;
-                this.#flush();
-              },
-              data: (_, bytes) => {
-                const late = () => {
-                  pair.down.push(bytes.slice());
-                  this.#flush();
-                };
-                if (this.delay > 0) setTimeout(late, this.delay);
-                else late();
-              },
-              close: () => close(pair),
-              error: () => close(pair),
-              connectError: () => close(pair),
-            },
-          }).catch(() => close(pair));
-        },
-        data: (client, bytes) => {
-          client.data.up.push(bytes.slice());
-          this.#flush();
-        },
-        close: (client) => {
-          if (client.data) close(client.data);
-        },
-        error: () => {},
-      },
-    });
-  }
-
-  get port(): number {
-    return this.#listener.port;
-  }
-
-  /** Nothing gets through any more in this direction; connections stay open, as with a cable that was pulled. */
-  hold(direction: "up" | "down" | "both"): void {
-    if (direction !== "down") this.#up = "hold";
-    if (direction !== "up") this.#down = "hold";
-  }
-
-  /** All gets through again, what was held first. */
-  pass(): void {
-    this.#up = this.#down = "pass";
-    this.delay = 0;
-    this.#flush();
-  }
-
-  /** Ends the connections that there are. */
-  cut(): void {
-    for (const { client, server } of this.#pairs) {
-      client.terminate();
-      server?.terminate();
-    }
-  }
-
-  #flush(): void {
-    for (const pair of this.#pairs) {
-      if (this.#up === "pass" && pair.server) for (const bytes of pair.up.splice(0)) pair.server.write(bytes);
-      if (this.#down === "pass") for (const bytes of pair.down.splice(0)) pair.client.write(bytes);
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.cut();
-    this.#listener.stop(true);
-  }
-}
-
-/** One command's life by its own log. */
+/** One event in the life of a command. */
 export interface Entry {
   event: "begin" | "end" | "violation";
   token: bigint;
@@ -133,8 +29,8 @@ export interface Entry {
 }
 
 /**
- * A command that tells of itself, and that knows whether it is alone: it holds flock(2) on a file as long as it or any
- * child of it lives, which no store has a part in. Who does not get that is not alone.
+ * A command that logs its events and detects whether it is alone. It holds flock(2) on a file, independently of any
+ * store, as long as it or a child of it lives. A command that does not get that lock is not alone.
  */
 export class CommandLog implements Disposable {
   readonly dir = new TempDir();
@@ -156,8 +52,8 @@ export class CommandLog implements Disposable {
     );
   }
   /**
-   * The command's words: it works for so many seconds.
-   * @param stubborn it ignores SIGTERM, and so does a child that is in another session and nobody's child any more
+   * The argv of a command that runs for this many seconds.
+   * @param stubborn it ignores SIGTERM, and so does an orphaned child in another session
    */
   command(seconds: number, stubborn = false): string[] {
     return ["bash", this.#script, String(seconds), stubborn ? "stubborn" : ""];
@@ -171,13 +67,13 @@ export class CommandLog implements Disposable {
         return { event: event as Entry["event"], token: BigInt(token!), pid: Number(pid) };
       });
   }
-  /** Waits until so many commands have begun, and returns the last one. */
+  /** Waits until this many commands have begun, and returns the last one. */
   async begun(count: number, context: () => string): Promise<Entry> {
     const begins = () => this.entries().filter(({ event }) => event === "begin");
     await until(() => begins().length >= count, `command ${count} to begin`, context);
     return begins()[count - 1]!;
   }
-  /** No two at once, and each with a larger token than the one before. */
+  /** Checks that no two ran at once, and that each had a larger token than the one before. */
   check(): void {
     const entries = this.entries();
     expect(entries.filter(({ event }) => event === "violation")).toEqual([]);
@@ -189,23 +85,23 @@ export class CommandLog implements Disposable {
   }
 }
 
-/** What a test of one engine's own faults has at hand. */
+/** What a test of faults works with. */
 export interface Scene extends AsyncDisposable {
   proxy: NetworkProxy;
   log: CommandLog;
-  /** The store through the proxy, and directly. */
+  /** The URL of the store, through the proxy and directly. */
   far: string;
   near: string;
   ttl: number;
-  /** `exclusive run` of the lock `work`, whose command works for so many seconds. */
+  /** Starts `exclusive run` of the lock `work`, with a command that runs for this many seconds. */
   run(url: string, seconds: number, ...options: string[]): Process;
-  /** Are the commands of the next runs stubborn? See `CommandLog.command`. */
+  /** Whether the commands of later runs are stubborn, see `CommandLog.command`. */
   stubborn: boolean;
-  /** The pid of a run's guardian. */
+  /** The pid of the guardian of a run. */
   guardian(run: Process): number;
 }
 
-/** A lease that a busy machine can keep. */
+/** A lease that a busy machine can renew in time. */
 const TTL = 3;
 
 export function scene(server: Server): Scene {
@@ -234,16 +130,14 @@ export function scene(server: Server): Scene {
       return run;
     },
     guardian(run) {
-      const children = readFileSync(`/proc/${run.pid}/task/${run.pid}/children`, "utf8")
-        .trim()
-        .split(" ")
-        .map(Number);
-      return children.find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian"))!;
+      return childrenOf(run.pid).find((pid) =>
+        readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian"),
+      )!;
     },
     async [Symbol.asyncDispose]() {
       proxy.pass();
       for (const run of runs) await run[Symbol.asyncDispose]();
-      // A command whose wrapper was killed is ended by its guardian: nothing must be left when the test is over.
+      // The guardian ends a command whose wrapper was killed: nothing may be left after the test.
       const left = () => log.entries().filter(({ event, pid }) => event === "begin" && alive(pid));
       await until(() => left().length === 0, "every command to end");
       proxy[Symbol.dispose]();
@@ -253,23 +147,23 @@ export function scene(server: Server): Scene {
 }
 
 export interface FaultOptions {
-  /** Starts a server that keeps nothing when it is killed, where there is that choice. */
+  /** Starts a server, if possible one that keeps no data when it is killed. */
   start: () => Promise<Server>;
   /** Ends the wrapper's session, revokes its lease or deletes its key, as an administrator can; not its second hold. */
   takeAway?: (server: Server) => Promise<void>;
   /** The lock ends with its connection. */
   connectionIsLock?: boolean;
-  /** The server knows its locks after it was killed and started again. */
+  /** The server still knows its locks after it was killed and started again. */
   remembers?: boolean;
 }
 
-/** Runs the tests. */
+/** Defines the tests. */
 export function faultSuite(name: string, options: FaultOptions): void {
   describe(`${name}: faults`, () => {
     let server: Server;
     beforeAll(async () => {
       server = await options.start();
-      // The store's memory has to reach back one lease before the first test begins.
+      // A store is usable when its memory reaches back one lease.
       await using first = scene(server);
       await first.run(first.near, 0).result;
     }, 90_000);
@@ -278,8 +172,8 @@ export function faultSuite(name: string, options: FaultOptions): void {
     }, 30_000);
 
     /**
-     * One holder through the proxy, then the fault, then one who waits and has a good connection. The first must be gone
-     * before the second begins, and say why.
+     * One holder through the proxy, then the fault, then a waiter with a direct connection. The first command must have
+     * ended before the second begins, and its run must report why.
      */
     async function survives(
       fault: (at: Scene, holder: Process) => Promise<void> | void,
@@ -300,14 +194,14 @@ export function faultSuite(name: string, options: FaultOptions): void {
       expect(ended.status).toBe(status);
     }
 
-    test("the network is deaf both ways", () => survives(({ proxy }) => proxy.hold("both")));
-    test("the network is deaf towards the server", () => survives(({ proxy }) => proxy.hold("up")));
-    test("the network is deaf towards the client", () => survives(({ proxy }) => proxy.hold("down")));
-    test("every answer comes later than a lease lasts", () =>
+    test("the network drops everything", () => survives(({ proxy }) => proxy.hold("both")));
+    test("the network drops everything to the server", () => survives(({ proxy }) => proxy.hold("up")));
+    test("the network drops everything to the client", () => survives(({ proxy }) => proxy.hold("down")));
+    test("every answer takes longer than a lease", () =>
       survives(({ proxy, ttl }) => {
         proxy.delay = ttl * 2;
       }));
-    test("the wrapper is stopped past its lease, and goes on", () =>
+    test("the wrapper is stopped for longer than its lease, and continued", () =>
       survives((_, holder) => holder.kill("SIGSTOP")));
     test("the wrapper is killed", () =>
       survives((_, holder) => holder.kill("SIGKILL"), { status: null, says: /wrapper of 'work'.* is gone/ }));
@@ -321,11 +215,11 @@ export function faultSuite(name: string, options: FaultOptions): void {
     );
 
     for (const [what, fault] of [
-      ["the network is deaf", (at: Scene) => at.proxy.hold("both")],
+      ["the network drops everything", (at: Scene) => at.proxy.hold("both")],
       ["the wrapper is killed", (_: Scene, holder: Process) => holder.kill("SIGKILL")],
       ["the wrapper is stopped", (_: Scene, holder: Process) => holder.kill("SIGSTOP")],
     ] as const) {
-      test(`${what}: a command that ignores SIGTERM is killed, with a child that ran away`, async () => {
+      test(`${what}: a command that ignores SIGTERM is killed, with its detached child`, async () => {
         await using at = scene(server);
         at.stubborn = true;
         const holder = at.run(at.far, 600);
@@ -342,17 +236,20 @@ export function faultSuite(name: string, options: FaultOptions): void {
       });
     }
 
-    test.if(!options.connectionIsLock)("a connection that is cut is made anew: nothing is lost", async () => {
-      await using at = scene(server);
-      const holder = at.run(at.far, 2 * TTL);
-      await at.log.begun(1, () => holder.stderr);
-      at.proxy.cut();
-      const { status, stderr } = await holder.result;
-      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-      expect(at.log.entries().map(({ event }) => event)).toEqual(["begin", "end"]);
-    });
+    test.if(!options.connectionIsLock)(
+      "a connection that is cut is replaced, and the lock is kept",
+      async () => {
+        await using at = scene(server);
+        const holder = at.run(at.far, 2 * TTL);
+        await at.log.begun(1, () => holder.stderr);
+        at.proxy.cut();
+        const { status, stderr } = await holder.result;
+        expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+        expect(at.log.entries().map(({ event }) => event)).toEqual(["begin", "end"]);
+      },
+    );
 
-    // A connection outlives that, and so does a lock that is one: nobody else works meanwhile.
+    // A connection outlives that, and so does a lock that ends with its connection: no other command runs meanwhile.
     test.if(!options.connectionIsLock)(
       "a paused machine: wrapper, guardian and command stand still, and another one works meanwhile",
       async () => {
@@ -386,7 +283,7 @@ export function faultSuite(name: string, options: FaultOptions): void {
         const holder = at.run(at.near, 10, ...longer);
         await at.log.begun(1, () => holder.stderr);
         const next = at.run(at.near, 0, "--wait", ...longer);
-        await waits(next); // who begins while the server is away is told so, with 69
+        await waits(next); // a run that begins while the server is down exits with 69
         await server.kill();
         await server.start();
         expect({ ...(await holder.result), stdout: "" }).toMatchObject({ status: 0, stderr: "" });
@@ -402,7 +299,7 @@ export function faultSuite(name: string, options: FaultOptions): void {
       }),
     );
 
-    test("many contend, and are killed at random: never two at work, and tokens only grow", async () => {
+    test("many contend and are killed at random: never two commands at once, and tokens only grow", async () => {
       await using at = scene(server);
       const seconds = Number(process.env.STORE_CONTENTION_SECONDS ?? 6);
       const end = Date.now() + seconds * 1000;

@@ -101,7 +101,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     expect(await program.result).toMatchObject({ status: 0, stdout: "bigint\n", stderr: "" });
   });
 
-  test("a time limit counts while the store's memory is too short, and without waiting it is refused", async () => {
+  test("a time limit counts while the store's memory is too short, and a call without waiting is refused", async () => {
     await using fresh = await startRedis();
     const lock = new Lock({ name: "x", store: fresh.url, ttl: "1h" });
     expect(await lock.acquire({ timeout: 200 }).catch((error) => error)).toBeInstanceOf(LockTimeout);

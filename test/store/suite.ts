@@ -1,4 +1,4 @@
-/** What every store keeps: one suite, run unchanged against each of them, with a real server. */
+/** What every store promises: one suite that runs unchanged against each of them, with a real server. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openStore } from "../../src/store/open-store.ts";
 import type { Lease, LockStatus, Store } from "../../src/store/store.ts";
@@ -16,11 +16,11 @@ export interface Features {
   shared?: boolean;
   /** Fencing tokens, and leases that can be lost. */
   remote?: boolean;
-  /** How long a lease is: the shortest that is safe on a busy machine. */
+  /** The length of a lease: the shortest that is safe on a busy machine. */
   ttl?: string;
 }
 
-/** Runs the suite. */
+/** Defines the tests. */
 export function storeSuite(name: string, open: () => Promise<Subject>, features: Features): void {
   describe(name, () => {
     let subject: Subject;
@@ -47,7 +47,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
     beforeAll(async () => {
       subject = await open();
       [a, b] = [await client(), await client()];
-      // The first lock in a store without a memory waits for one lease: here, and in no test.
+      // The first lock in a new store waits for one lease: here, so that no test does.
       await (await a.tryAcquire(exclusive("first")))!.release();
     }, 60_000);
     afterAll(async () => {
@@ -55,7 +55,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       await subject[Symbol.asyncDispose]();
     }, 60_000);
 
-    test("one holder; the other client is refused until it is given back", async () => {
+    test("one client holds the lock; another is refused until the release", async () => {
       const name = fresh();
       const first = await take(a, name);
       expect(await b.tryAcquire(exclusive(name))).toBeUndefined();
@@ -65,7 +65,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       await (await take(b, name)).release();
     });
 
-    test("names are told apart", async () => {
+    test("each name is a lock of its own", async () => {
       const names = [
         fresh(),
         "a b",
@@ -84,7 +84,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       for (const lease of leases) await lease.release();
     });
 
-    test("a waiter gets it when it is given back", async () => {
+    test("a waiter gets the lock when it is released", async () => {
       const name = fresh();
       const first = await take(a, name);
       let got: Lease | undefined;
@@ -99,7 +99,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       await got!.release();
     });
 
-    test("a waiter that gives up is rejected with the signal's reason, and holds nothing", async () => {
+    test("a waiter that gives up is rejected with the reason of its signal, and holds nothing", async () => {
       const name = fresh();
       const first = await take(a, name);
       const reason = new Error("enough");
@@ -111,7 +111,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       await (await take(a, name)).release();
     });
 
-    test("ten waiters: one at a time, and each of them", async () => {
+    test("ten waiters get the lock one at a time, and each of them does", async () => {
       const name = fresh();
       const first = await take(a, name);
       let inside = 0;
@@ -129,7 +129,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       expect(most).toBe(1);
     });
 
-    test("status and list say who holds it", async () => {
+    test("status and list name the holder", async () => {
       const name = fresh();
       expect((await b.status(name)).state).toBe("free");
       const lease = await a.tryAcquire(exclusive(name, "über label"));
@@ -151,28 +151,31 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
       expect((await b.list()).find((lock) => lock.name === name)?.state ?? "free").toBe("free");
     });
 
-    test.if(features.shared === true)("readers share; a writer waits for the last of them", async () => {
-      const name = fresh();
-      const readers = [await a.tryAcquire(shared(name)), await b.tryAcquire(shared(name))];
-      expect(readers.every((lease) => lease !== undefined)).toBe(true);
-      expect(await b.tryAcquire(exclusive(name))).toBeUndefined();
-      expect((await b.status(name)).holder?.mode).toBe("shared");
-      let got: Lease | undefined;
-      const writer = a.waitAcquire(exclusive(name)).then((lease) => {
-        got = lease;
-      });
-      await readers[0]!.release();
-      await Bun.sleep(100);
-      expect(got).toBeUndefined();
-      await readers[1]!.release();
-      await writer;
-      expect(await b.tryAcquire(shared(name))).toBeUndefined();
-      await got!.release();
-      await (await b.tryAcquire(shared(name)))!.release();
-    });
+    test.if(features.shared === true)(
+      "readers share the lock; a writer waits for the last of them",
+      async () => {
+        const name = fresh();
+        const readers = [await a.tryAcquire(shared(name)), await b.tryAcquire(shared(name))];
+        expect(readers.every((lease) => lease !== undefined)).toBe(true);
+        expect(await b.tryAcquire(exclusive(name))).toBeUndefined();
+        expect((await b.status(name)).holder?.mode).toBe("shared");
+        let got: Lease | undefined;
+        const writer = a.waitAcquire(exclusive(name)).then((lease) => {
+          got = lease;
+        });
+        await readers[0]!.release();
+        await Bun.sleep(100);
+        expect(got).toBeUndefined();
+        await readers[1]!.release();
+        await writer;
+        expect(await b.tryAcquire(shared(name))).toBeUndefined();
+        await got!.release();
+        await (await b.tryAcquire(shared(name)))!.release();
+      },
+    );
 
     describe.if(features.remote === true)("with a lease", () => {
-      test("it is held for longer than a lease, and not lost", async () => {
+      test("a lock is held for longer than a lease, and not lost", async () => {
         const name = fresh();
         const lease = await take(a, name);
         const deadline = (await a.status(name)) && Date.now() + 3 * 2000;
@@ -184,7 +187,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
         await lease.release();
       });
 
-      test("tokens only grow, whoever gets the lock", async () => {
+      test("tokens only grow, whichever client gets the lock", async () => {
         const name = fresh();
         const tokens: bigint[] = [];
         for (let i = 0; i < 10; i++) {
@@ -195,7 +198,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
         for (const [i, token] of tokens.slice(1).entries()) expect(token).toBeGreaterThan(tokens[i]!);
       });
 
-      test("a client that closes gives up what it holds, and a waiter goes on", async () => {
+      test("a client that closes releases its locks, and a waiter gets them", async () => {
         const name = fresh();
         const gone = await client();
         const lease = await take(gone, name);
@@ -214,7 +217,7 @@ export function storeSuite(name: string, open: () => Promise<Subject>, features:
         await lease.release();
       });
 
-      test("what nobody holds leaves nothing behind", async () => {
+      test("a lock that is free leaves nothing behind", async () => {
         await until(async () => (await b.list()).length === 0, "an empty list");
       });
     });

@@ -1,7 +1,7 @@
-/** Namespaces of their own for the processes of a test. */
+/** Runs processes of a test in a new pid namespace. */
 import { required } from "./required.ts";
 
-/** Before a command: runs it in a pid namespace of its own, which ends with it. */
+/** A prefix for a command: runs it in a new pid namespace, which ends with it. */
 export const unshare: readonly string[] = [
   "unshare",
   ...(process.getuid?.() === 0 ? [] : ["--map-root-user"]),
@@ -11,6 +11,6 @@ export const unshare: readonly string[] = [
   "--mount-proc",
 ];
 
-/** Does this machine let us do that? */
+/** Does this machine permit that? */
 export const canUnshare = (): boolean =>
   required("unshare", "util-linux") && Bun.spawnSync([...unshare, "true"], { stderr: "ignore" }).success;

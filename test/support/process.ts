@@ -1,12 +1,12 @@
-/** Processes that a test starts, and what it sees of them. */
-import { readFileSync, writeFileSync } from "node:fs";
+/** Processes that tests start. */
+import { writeFileSync } from "node:fs";
 import { binary, library, root } from "./paths.ts";
 import { TempDir } from "./temp-dir.ts";
 import { until } from "./until.ts";
 
 export interface Result {
   status: number | null;
-  /** Name of the signal that ended it. */
+  /** The name of the signal that ended it. */
   signal: string | null;
   stdout: string;
   stderr: string;
@@ -20,7 +20,7 @@ export interface StartOptions {
   stdin?: string;
 }
 
-/** A process that a test has started. Killed when the test leaves the scope, should it still run. */
+/** A process that a test starts. It is killed when the scope ends. */
 export class Process implements AsyncDisposable {
   readonly #child: Bun.Subprocess<Blob | "ignore", "pipe", "pipe">;
   /** What it has written to stdout so far. */
@@ -47,7 +47,7 @@ export class Process implements AsyncDisposable {
     ]);
     this.result = (async () => {
       await child.exited;
-      // A daemon left behind may keep the pipes open: what is there shortly after the end is what there is.
+      // A daemon may keep the pipes open, so this waits only a moment longer for the rest of the output.
       await Promise.race([reading, Bun.sleep(500)]);
       const { exitCode, signalCode } = child;
       return {
@@ -85,18 +85,20 @@ export class Process implements AsyncDisposable {
   }
 }
 
-/** The processes that this one has started, and those that they have. */
-function descendants(ancestor: number): number[] {
+/** Each process with its parent. */
+function processPairs(): number[][] {
   const { stdout } = Bun.spawnSync(["ps", "-A", "-o", "pid=,ppid="]);
-  const pairs = stdout
-    .toString()
-    .trim()
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number));
-  const below = (parent: number): number[] =>
-    pairs.filter(([, ppid]) => ppid === parent).flatMap(([pid]) => [pid!, ...below(pid!)]);
-  return below(ancestor);
+  const lines = stdout.toString().trim().split("\n");
+  return lines.map((line) => line.trim().split(/\s+/).map(Number));
 }
+
+/** The living children of a process. */
+export const childrenOf = (pid: number, pairs = processPairs()): number[] =>
+  pairs.filter(([, parent]) => parent === pid).map(([child]) => child!);
+
+/** The children of a process, their children, and so on. */
+const descendants = (pid: number, pairs = processPairs()): number[] =>
+  childrenOf(pid, pairs).flatMap((child) => [child, ...descendants(child, pairs)]);
 
 function sendKill(pid: number): void {
   try {
@@ -113,18 +115,25 @@ async function read(stream: ReadableStream<Uint8Array>, write: (text: string) =>
 export const start = (args: string[], options?: StartOptions): Process =>
   new Process([binary, ...args], options);
 
-/** Starts a command that holds a lock until it is killed, and waits until it has it. */
-export async function hold(dir: TempDir, name: string, ...options: string[]): Promise<Process> {
-  const holder = start(["run", ...options, name, "--", "sh", "-c", "echo begun; exec sleep 600"], { dir });
+/** The command of `hold`: prints `begun`, and runs until it is killed. */
+const HOLD = ["sh", "-c", "echo begun; exec sleep 600"];
+
+/** Starts a command that holds a lock until it is killed, and waits until it has the lock. */
+export async function hold(
+  where: TempDir | StartOptions,
+  name: string,
+  ...options: string[]
+): Promise<Process> {
+  const holder = start(
+    ["run", ...options, name, "--", ...HOLD],
+    where instanceof TempDir ? { dir: where } : where,
+  );
   await holder.says("begun");
   return holder;
 }
 
-/** The pid that the command itself has: the wrapper's child. */
-export async function commandOf(wrapper: Process): Promise<number> {
-  const { stdout } = await command(["pgrep", "-P", String(wrapper.pid)]);
-  return Number(stdout);
-}
+/** The pid of the command: the wrapper's child. */
+export const commandOf = (wrapper: Process): number => childrenOf(wrapper.pid)[0]!;
 
 /** Runs `exclusive` to its end. */
 export const exclusive = (args: string[], options?: StartOptions): Promise<Result> =>
@@ -134,7 +143,7 @@ export const exclusive = (args: string[], options?: StartOptions): Promise<Resul
 export const command = (argv: string[], options?: StartOptions): Promise<Result> =>
   new Process(argv, options).result;
 
-/** Starts a script: `code` is put after an import of the whole library. */
+/** Starts a script: an import of the library, then `code`. */
 export function startScript(
   code: string,
   dir: TempDir,
@@ -149,14 +158,4 @@ export function startScript(
   const script = new Process([...prefix, process.execPath, file], { dir, ...options });
   script.result.finally(() => home[Symbol.dispose]()); // `bun test` has no "exit" event to do it at
   return script;
-}
-
-/** Is this process alive, and no zombie? */
-export function alive(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2)[0] !== "Z";
-  } catch {
-    return false;
-  }
 }

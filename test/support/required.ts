@@ -1,9 +1,9 @@
-/** What a test needs of the machine. */
+/** Programs and files of the machine that tests need. */
 import { existsSync } from "node:fs";
 
 /**
- * Is a program (by name) or a file (by path) there that a test needs and this package does not bring? Without it the
- * test is skipped, saying what to install; with `CI=true` that is a failure.
+ * Is this program (by name) or file (by path) installed? Without it the test is skipped and the missing Debian package
+ * is reported. With `CI=true` that is a failure.
  */
 export function required(program: string, debianPackage: string): boolean {
   if (program.startsWith("/") ? existsSync(program) : Bun.which(program) !== null) return true;

@@ -1,4 +1,4 @@
-/** Real servers for tests: each on a free port of loopback, in a directory of its own, gone when the scope ends. */
+/** Real servers for tests: each on a free port of the loopback address, in a new directory, ended with its scope. */
 import { writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { SQL } from "bun";
@@ -9,39 +9,39 @@ import { until } from "./until.ts";
 
 /** A server that a test has started. */
 export interface Server extends AsyncDisposable {
-  /** What a client opens. */
+  /** The URL for clients. */
   readonly url: string;
   readonly port: number;
   readonly pid: number;
-  /** Ends it without a chance to save anything. */
+  /** Kills it, so that it saves nothing. */
   kill(): Promise<void>;
-  /** Ends it in good order. */
+  /** Shuts it down in order. */
   stop(): Promise<void>;
-  /** Starts it again on the same port, with what it had saved. */
+  /** Starts it again on the same port, with the data that it saved. */
   start(): Promise<void>;
 }
 
-/** A port on which nobody listened a moment ago. */
+/** A free port. */
 export function freePort(): number {
   using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   return listener.port;
 }
 
-/** A server's process: started, ended and started again. */
+/** A server process that can be ended and started again. */
 export abstract class ServerProcess implements Server {
   readonly port = freePort();
   readonly dir = new TempDir();
   #process: Process | undefined;
   abstract readonly url: string;
-  /** The command line. */
+  /** The command line of the server. */
   protected abstract argv(): string[];
-  /** Does it answer? */
+  /** Does the server answer? */
   protected abstract answers(): Promise<boolean>;
 
   get pid(): number {
     return this.#process!.pid;
   }
-  /** What it has written since it was started. */
+  /** The output since the last start. */
   get log(): string {
     return this.#process === undefined ? "" : this.#process.stdout + this.#process.stderr;
   }
@@ -72,9 +72,9 @@ export abstract class ServerProcess implements Server {
 export const hasRedis = (): boolean => required("redis-server", "redis-server");
 
 export interface RedisOptions {
-  /** Keeps what it has across restarts: an append-only file, written at each change. */
+  /** Keeps its data across restarts, in an append-only file that is written at each change. */
   persistent?: boolean;
-  /** More arguments of redis-server. */
+  /** Additional arguments of redis-server. */
   args?: string[];
 }
 
@@ -96,7 +96,7 @@ export class RedisServer extends ServerProcess {
   protected async answers(): Promise<boolean> {
     return /PONG|NOAUTH/.test(await this.cli("PING"));
   }
-  /** What redis-cli prints for a command. */
+  /** The output of redis-cli for a command. */
   async cli(...args: string[]): Promise<string> {
     const { stdout, stderr } = await command(["redis-cli", "-p", String(this.port), ...args]);
     return `${stdout}${stderr}`.trim();
@@ -110,20 +110,7 @@ export async function startRedis(options?: RedisOptions): Promise<RedisServer> {
   return server;
 }
 
-/** A certificate for 127.0.0.1 that signs itself, for servers with TLS. */
-export async function certificate(dir: TempDir): Promise<{ cert: string; key: string }> {
-  const [cert, key] = [join(dir.path, "cert.pem"), join(dir.path, "key.pem")];
-  const request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1";
-  const { status, stderr } = await command([
-    "openssl",
-    ...request.split(" "),
-    ...["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-  ]);
-  if (status !== 0) throw new Error(stderr);
-  return { cert, key };
-}
-
-/** Where Debian keeps the programs of PostgreSQL's server: not in PATH. The newest version. */
+/** The directory of the newest PostgreSQL server: Debian does not have it in PATH. */
 const postgresBin = (): string =>
   Array.from(
     new Bun.Glob("/usr/lib/postgresql/*/bin").scanSync({ cwd: "/", onlyFiles: false, absolute: true }),
@@ -134,14 +121,14 @@ const postgresBin = (): string =>
 export const hasPostgres = (): boolean => required(join(postgresBin(), "postgres"), "postgresql");
 
 export interface PostgresOptions {
-  /** More arguments of postgres. */
+  /** Additional arguments of postgres. */
   args?: string[];
 }
 
-/** A real PostgreSQL, with a role `app` that may log in and nothing else. */
+/** A real PostgreSQL, with a role `app` that may only log in. */
 export class PostgresServer extends ServerProcess {
   readonly #data = this.dir.file("data");
-  /** PostgreSQL does not run as root. */
+  /** PostgreSQL refuses to run as root. */
   readonly #as =
     process.getuid?.() === 0 ? "setpriv --reuid postgres --regid postgres --clear-groups".split(" ") : [];
   #made = false;
@@ -152,7 +139,7 @@ export class PostgresServer extends ServerProcess {
   get url(): string {
     return `postgres://app:secret%2Fword@127.0.0.1:${this.port}/postgres`;
   }
-  /** With a role that may do everything. */
+  /** The URL with the role of a superuser. */
   get adminUrl(): string {
     return `postgres://admin:secret@127.0.0.1:${this.port}/postgres`;
   }
@@ -181,12 +168,12 @@ export class PostgresServer extends ServerProcess {
     const { status, stderr } = await command([...this.#as, join(postgresBin(), "initdb"), ...args]);
     if (status !== 0) throw new Error(`initdb: ${stderr}`);
   }
-  /** What a statement gives, run by the administrator. */
+  /** The rows of a statement that the superuser runs. */
   async admin(statement: string): Promise<Record<string, unknown>[]> {
     await using sql = new SQL(this.adminUrl, { max: 1 });
     return await sql.unsafe(statement);
   }
-  /** From now on clients may use TLS. `used` asks whether the session of this application does. */
+  /** Lets clients use TLS. `used` checks whether the session of an application does. */
   async enableTls(cert: string, key: string): Promise<{ used(application: string): Promise<boolean> }> {
     for (const file of [cert, key]) await command(["cp", file, this.#data]);
     const files = [cert, key].map((file) => join(this.#data, basename(file)));
@@ -199,7 +186,7 @@ export class PostgresServer extends ServerProcess {
     const query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name =";
     return { used: async (application) => (await this.admin(`${query} '${application}'`))[0]?.ssl === true };
   }
-  /** Its processes are many: it is told to end them all, and to save nothing. */
+  /** Ends all processes of the server without saving anything. */
   override async kill(): Promise<void> {
     await this.end("SIGQUIT");
   }
@@ -215,12 +202,12 @@ export async function startPostgres(options?: PostgresOptions): Promise<Postgres
 export const hasEtcd = (): boolean => required("etcd", "etcd-server");
 
 export interface EtcdOptions {
-  /** Of a cluster: this member's name, and the peer URL of each. */
+  /** In a cluster: the name of this member, and the port of each peer. */
   member?: string;
   peers?: Map<string, number>;
-  /** More arguments of etcd. */
+  /** Additional arguments of etcd. */
   args?: string[];
-  /** Where certificate and key are, for TLS. */
+  /** The files of the certificate and the key, for TLS. */
   tls?: { cert: string; key: string };
 }
 
@@ -264,7 +251,7 @@ export class EtcdServer extends ServerProcess {
       () => false,
     );
   }
-  /** What the gateway answers. */
+  /** The answer of the gateway. */
   async post(method: string, body: object): Promise<Record<string, unknown>> {
     const tls = { rejectUnauthorized: false };
     const response = await fetch(`${this.#endpoint}/v3/${method}`, {
@@ -274,7 +261,7 @@ export class EtcdServer extends ServerProcess {
     });
     return (await response.json()) as Record<string, unknown>;
   }
-  /** How many requests of each kind it has begun, by the name of the gRPC method. */
+  /** The number of requests so far, by gRPC method. */
   async requests(): Promise<Map<string, number>> {
     const text = await (await fetch(`${this.#endpoint}/metrics`)).text();
     const counts = text.matchAll(/^grpc_server_started_total\{grpc_method="(\w+)".*\} (\d+)$/gm);

@@ -1,13 +1,17 @@
-/** Directories that last as long as a scope. */
+/** Directories that are deleted when their scope ends. */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** A directory of its own for one test, gone when it ends. */
+/** A new directory, deleted when the scope ends. */
 export class TempDir implements Disposable {
   readonly path = mkdtempSync(join(tmpdir(), "exclusive-test-"));
   file(name: string): string {
     return join(this.path, name);
+  }
+  /** The path of the lock file of this name, which must need no quoting. */
+  lockfile(name: string): string {
+    return this.file(`exclusive_${name}.lock`);
   }
   list(): string[] {
     return readdirSync(this.path).sort();

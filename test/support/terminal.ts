@@ -1,9 +1,9 @@
-/** Processes in a terminal of their own: a real pseudo-terminal, whose line discipline is the kernel's. */
+/** Processes on a new pseudo-terminal, with the line discipline of the kernel. */
 import { root } from "./paths.ts";
 import type { StartOptions } from "./process.ts";
 import { until } from "./until.ts";
 
-/** What a key sends; the terminal makes signals of the first three, termios(3). */
+/** The byte that a key sends. The terminal turns the first three into signals, termios(3). */
 export const KEY = { CTRL_C: "\x03", CTRL_BACKSLASH: "\x1c", CTRL_Z: "\x1a", CTRL_D: "\x04" } as const;
 
 export interface TerminalOptions extends Omit<StartOptions, "stdin"> {
@@ -11,9 +11,9 @@ export interface TerminalOptions extends Omit<StartOptions, "stdin"> {
   rows?: number;
 }
 
-/** A process that leads a session on a new terminal. When the test leaves the scope the terminal hangs up. */
+/** A process that leads a session on a new terminal. The terminal hangs up when the scope ends. */
 export class TerminalProcess implements AsyncDisposable {
-  /** All that was written to the terminal so far, the echo of what was typed included. */
+  /** Everything that was written to the terminal so far, with the echo of typed input. */
   output = "";
   readonly #child: Bun.Subprocess;
   readonly #terminal: Bun.Terminal;
@@ -21,7 +21,7 @@ export class TerminalProcess implements AsyncDisposable {
 
   constructor(argv: string[], { dir, env, cwd, columns = 80, rows = 24 }: TerminalOptions = {}) {
     const decoder = new TextDecoder();
-    // The terminal is made by the spawn: one that was made before would not be the child's controlling terminal.
+    // The spawn creates the terminal: an existing one would not be the child's controlling terminal.
     this.#child = Bun.spawn(argv, {
       env: { ...process.env, TERM: "xterm-256color", ...(dir && { EXCLUSIVE_DIR: dir.path }), ...env },
       cwd: cwd ?? root,
@@ -40,7 +40,7 @@ export class TerminalProcess implements AsyncDisposable {
     return this.#child.pid;
   }
 
-  /** Its end, as `Process.result` tells it. */
+  /** How it ended, as in `Process.result`. */
   get result(): Promise<{ status: number | null; signal: string | null }> {
     return this.#child.exited.then(() => ({
       status: this.#child.exitCode,
@@ -56,7 +56,7 @@ export class TerminalProcess implements AsyncDisposable {
     this.#terminal.resize(columns, rows);
   }
 
-  /** The line goes away, as when a window is closed. */
+  /** Hangs up the terminal, as closing its window does. */
   hangUp(): void {
     this.#terminal.close();
   }
@@ -65,7 +65,7 @@ export class TerminalProcess implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
-  /** Waits until the terminal shows this after what was waited for before. A typed line is echoed: match what is none. */
+  /** Waits until the terminal shows this, after the last match. Typed lines are echoed: match something else. */
   async shows(what: string | RegExp): Promise<string> {
     const pattern = typeof what === "string" ? new RegExp(RegExp.escape(what)) : what;
     let found: RegExpExecArray | null = null;
@@ -81,7 +81,7 @@ export class TerminalProcess implements AsyncDisposable {
     return found![0];
   }
 
-  /** The lines that somebody who looks at the terminal sees now. */
+  /** The lines that the terminal shows now. */
   get screen(): string[] {
     return render(this.output);
   }
@@ -94,7 +94,7 @@ export class TerminalProcess implements AsyncDisposable {
   }
 }
 
-/** What these bytes leave on a screen: text, the controls, and those of ECMA-48's functions that move or erase. */
+/** The screen after these bytes: text, control characters, and the ECMA-48 functions that move or erase. */
 export function render(output: string): string[] {
   const lines: string[] = [""];
   let row = 0;

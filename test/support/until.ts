@@ -1,5 +1,4 @@
-/** Waiting for a condition. */
-/** Waits for a condition: however slow the machine, but not for ever. */
+/** Waits for a condition: long enough for a slow machine, but not forever. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string,

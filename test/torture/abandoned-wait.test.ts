@@ -1,9 +1,9 @@
-/** A wait that is given up leaves nothing behind, whenever that is. */
+/** A wait that is given up leaves nothing behind, at whatever moment. */
 import { expect, test } from "bun:test";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
-test("a wait whose signal has fired already makes no file", async () => {
+test("a wait whose signal has already fired creates no file", async () => {
   using dir = new TempDir();
   const store = new FileStore({ dir: dir.path });
   const wait = store.waitAcquire({ name: "t", mode: "exclusive" }, AbortSignal.abort(new Error("enough")));
@@ -11,7 +11,7 @@ test("a wait whose signal has fired already makes no file", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("a wait that gets the lock in the moment in which it is given up gives it back, with its file", async () => {
+test("a wait that gets the lock at the moment it is given up releases the lock, and its file", async () => {
   using dir = new TempDir();
   const store = new FileStore({ dir: dir.path });
   const request = { name: "t", mode: "exclusive" } as const;

@@ -1,11 +1,14 @@
-/** Many processes that fight for locks, are stopped, continued and killed, and a file that an outsider deletes. */
-import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
+/**
+ * Many processes contend for locks, are stopped, continued and killed at random, and an outsider deletes lock files.
+ */
+import { existsSync, readdirSync, unlinkSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { queueHeadName, slotName } from "../../src/name.ts";
 import * as kernel from "../../src/os/files.ts";
 import { flock, LOCK } from "../../src/os/flock.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
+import { stateOf } from "../support/proc.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { checkFile, type Recorder, Scene, SECTION } from "./checker.ts";
 import { LOCKS } from "./lock-kinds.ts";
@@ -15,10 +18,10 @@ import type { Fault } from "./sabotaged-lock.ts";
 export interface Options {
   milliseconds: number;
   seed: number;
-  /** How many processes use the library, and how many the binary, at a time. */
+  /** How many processes use the library, and how many the binary, at any time. */
   workers: number;
   wrappers: number;
-  /** The library's processes take a broken lock instead; nothing is killed. */
+  /** The workers take a broken lock instead, and nothing is killed. */
   fault?: Fault;
 }
 
@@ -29,15 +32,15 @@ export interface Totals {
   /** Lock files deleted by the outsider. */
   deletions: number;
   violations: string[];
-  /** Processes that did not come to their end, and locks that could not be had when all were gone. */
+  /** Processes that did not end, and locks that could not be acquired when all processes had ended. */
   wedges: string[];
-  /** Files that are still there when everybody has left in peace. */
+  /** Files that are left when all processes have ended. */
   leftovers: string[];
-  /** Processes that ended as none of ours may. */
+  /** Processes that ended with an unexpected status. */
   failures: string[];
 }
 
-export const nothing = (): Totals => ({
+const noTotals = (): Totals => ({
   acquisitions: 0,
   kills: { workers: 0, wrappers: 0, commands: 0 },
   stops: 0,
@@ -50,25 +53,25 @@ export const nothing = (): Totals => ({
 
 const PATIENCE_MS = 30_000;
 
-/** A process that fights. */
-interface Fighter {
+/** A process that contends for locks. */
+interface Contender {
   id: string;
   kind: "worker" | "wrapper";
-  /** A wrapper that has become its command. */
+  /** A wrapper that is replaced by its command. */
   exec: boolean;
   child: Bun.Subprocess<"ignore", "ignore", "pipe">;
   killed: boolean;
 }
 
-/** One round, in directories of its own. */
+/** One round, in its own directories. */
 export class Round {
   readonly #random: Random;
   readonly #temp = new TempDir();
   readonly #locks = this.#temp.file("locks");
   readonly #scene = new Scene(this.#temp.file("scene"));
   readonly #record: Recorder;
-  readonly #fighters = new Set<Fighter>();
-  readonly #totals = nothing();
+  readonly #contenders = new Set<Contender>();
+  readonly #totals = noTotals();
   #count = 0;
 
   constructor(readonly options: Options) {
@@ -85,24 +88,24 @@ export class Round {
         this.#fill("worker", workers);
         this.#fill("wrapper", wrappers);
         await Bun.sleep(this.#random.below(20));
-        if (fault === undefined) await this.#violence();
+        if (fault === undefined) await this.#disturb();
       }
       await this.#stopAll();
       if (fault === undefined) await this.#allFree();
       const { acquisitions, violations } = checkFile(this.#scene);
       return { ...this.#totals, acquisitions, violations };
     } finally {
-      for (const { child } of this.#fighters) child.kill("SIGKILL");
+      for (const { child } of this.#contenders) child.kill("SIGKILL");
       this.#temp[Symbol.dispose]();
     }
   }
 
-  #fill(kind: Fighter["kind"], wanted: number): void {
-    let there = [...this.#fighters].filter((fighter) => fighter.kind === kind).length;
+  #fill(kind: Contender["kind"], wanted: number): void {
+    let there = [...this.#contenders].filter((contender) => contender.kind === kind).length;
     for (; there < wanted; there++) this.#start(kind);
   }
 
-  #start(kind: Fighter["kind"]): void {
+  #start(kind: Contender["kind"]): void {
     const id = `${kind}${this.#count++}`;
     const seed = String(this.#random.below(2 ** 31));
     const { argv, exec } = kind === "worker" ? this.#worker(id, seed) : this.#wrapper(id);
@@ -110,13 +113,14 @@ export class Round {
       env: { ...process.env, EXCLUSIVE_DIR: this.#locks },
       stdio: ["ignore", "ignore", "pipe"],
     });
-    const fighter: Fighter = { id, kind, exec, child, killed: false };
-    this.#fighters.add(fighter);
+    const contender: Contender = { id, kind, exec, child, killed: false };
+    this.#contenders.add(contender);
     const said = new Response(child.stderr).text();
     child.exited.then(async (status) => {
-      this.#fighters.delete(fighter);
+      this.#contenders.delete(contender);
       // 75: held, or the time ran out. 137: its command was killed.
-      if (fighter.killed || status === 0 || (kind === "wrapper" && (status === 75 || status === 137))) return;
+      if (contender.killed || status === 0 || (kind === "wrapper" && (status === 75 || status === 137)))
+        return;
       this.#totals.failures.push(
         `${argv.filter((arg) => arg !== SECTION).join(" ")}: ${status}: ${await said}`,
       );
@@ -154,17 +158,18 @@ export class Round {
     return { argv: [...argv, this.#scene.dir, name, String(mode), id, seconds], exec };
   }
 
-  async #violence(): Promise<void> {
+  /** Stops or kills one process, or deletes files; most often does nothing. */
+  async #disturb(): Promise<void> {
     const random = this.#random;
     const victim = random.pick(
-      [...this.#fighters].filter(({ killed, child }) => !killed && child.exitCode === null),
+      [...this.#contenders].filter(({ killed, child }) => !killed && child.exitCode === null),
     );
     if (victim === undefined) return;
-    const deed = random.below(10);
-    if (deed === 0) return this.#outsider();
-    if (deed <= 2) return this.#stopAndContinue(victim);
+    const choice = random.below(10);
+    if (choice === 0) return this.#deleteFreeFiles();
+    if (choice <= 2) return this.#stopAndContinue(victim);
     if (victim.kind === "worker") {
-      if (random.chance(0.8)) return; // they are slow to start
+      if (random.chance(0.8)) return; // workers are slow to start
       this.#totals.kills.workers++;
       this.#record.kill(victim.id);
       victim.killed = true;
@@ -172,7 +177,7 @@ export class Round {
     } else if (random.chance(0.5)) {
       this.#killCommand(victim);
     } else {
-      // Its command, if it has one, lives on, and holds the lock. With --exec the two are one.
+      // Its command, if there is one, lives on and holds the lock. With --exec the two are one process.
       if (victim.exec) this.#record.kill(victim.id);
       this.#totals.kills.wrappers++;
       victim.killed = true;
@@ -180,7 +185,7 @@ export class Round {
     }
   }
 
-  #killCommand(wrapper: Fighter): void {
+  #killCommand(wrapper: Contender): void {
     const { pid } = wrapper.child;
     const children = kernel.readText(`/proc/${pid}/task/${pid}/children`)?.split(" ").filter(Boolean);
     if (wrapper.exec || children?.length !== 1) return;
@@ -188,24 +193,24 @@ export class Round {
     try {
       process.kill(Number(children[0]), "SIGKILL");
       this.#totals.kills.commands++;
-    } catch {} // has ended
+    } catch {} // it has ended
   }
 
-  async #stopAndContinue({ child }: Fighter): Promise<void> {
+  async #stopAndContinue({ child }: Contender): Promise<void> {
     this.#totals.stops++;
     child.kill("SIGSTOP");
     await Bun.sleep(this.#random.below(30));
     child.kill("SIGCONT");
   }
 
-  /** The world stands still, each process wherever it happens to be; the files of free locks go. */
-  async #outsider(): Promise<void> {
-    const all = [...this.#fighters];
+  /** Stops all processes, wherever they are, and deletes the files of free locks. */
+  async #deleteFreeFiles(): Promise<void> {
+    const all = [...this.#contenders];
     for (const { child } of all) child.kill("SIGSTOP");
     try {
       const deadline = performance.now() + 1000;
-      while (!all.every(({ child }) => stands(child.pid))) {
-        if (performance.now() > deadline) return; // in a call that cannot be interrupted
+      while (!all.every(({ child }) => standsStill(child.pid))) {
+        if (performance.now() > deadline) return; // one is in a call that cannot be interrupted
         await Bun.sleep(1);
       }
       for (const file of readdirSync(this.#locks)) this.#deleteIfFree(`${this.#locks}/${file}`);
@@ -225,26 +230,26 @@ export class Round {
     kernel.close(fd);
   }
 
-  /** Everybody comes to the end of what it does. */
+  /** Lets every process finish what it is doing. */
   async #stopAll(): Promise<void> {
     writeFileSync(`${this.#scene.dir}/stop`, "");
     const end = performance.now() + PATIENCE_MS;
-    while (this.#fighters.size > 0 && performance.now() < end) await Bun.sleep(5);
-    for (const { child } of this.#fighters) {
+    while (this.#contenders.size > 0 && performance.now() < end) await Bun.sleep(5);
+    for (const { child } of this.#contenders) {
       const wchan = kernel.readText(`/proc/${child.pid}/wchan`);
       const argv = kernel.readText(`/proc/${child.pid}/cmdline`)?.replaceAll("\0", " ");
       this.#totals.wedges.push(`pid ${child.pid} does not end (in ${wchan}): ${argv}`);
     }
   }
 
-  /** Each lock can be had, and when it has been given back nothing is left of it. */
+  /** Checks that each lock can be acquired, and that nothing is left of it after its release. */
   async #allFree(): Promise<void> {
     const names = LOCKS.flatMap(({ name, mode }) =>
       typeof mode === "number" ? Array.from({ length: mode }, (_, i) => slotName(name, i + 1)) : [name],
     );
     for (const name of names) {
       try {
-        // Commands whose wrapper was killed may still be at their last line.
+        // Commands whose wrapper was killed may still be running their last line.
         await using _ = await new Lock({ name, dir: this.#locks }).acquire({ timeout: PATIENCE_MS });
       } catch (error) {
         this.#totals.wedges.push((error as Error).message);
@@ -255,8 +260,8 @@ export class Round {
         name: queueHeadName(name),
         mode: "exclusive",
       });
-      if (line === undefined) this.#totals.wedges.push(`the line for ${name} is held`);
-      line?.releaseSync();
+      if (queueHead === undefined) this.#totals.wedges.push(`the head of the queue for ${name} is held`);
+      queueHead?.releaseSync();
     }
     this.#totals.leftovers.push(...readdirSync(this.#locks));
     for (const { name } of LOCKS) {
@@ -266,19 +271,12 @@ export class Round {
   }
 }
 
-/** Is this process stopped, or gone? */
-function stands(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return "TtZX".includes(stat.slice(stat.lastIndexOf(")") + 2)[0]!);
-  } catch {
-    return true;
-  }
-}
+/** Is this process stopped or gone? */
+const standsStill = (pid: number): boolean => "TtZX".includes(stateOf(pid) ?? "X");
 
-/** Rounds of a few seconds each, so that no log grows beyond reason. */
-export async function violence(options: Options, report?: (totals: Totals) => void): Promise<Totals> {
-  const sum = nothing();
+/** Runs rounds of ten seconds at most, so that no log grows too long. Returns their sum. */
+export async function chaos(options: Options, report?: (totals: Totals) => void): Promise<Totals> {
+  const sum = noTotals();
   const random = new Random(options.seed);
   const end = performance.now() + options.milliseconds;
   for (let left = options.milliseconds; left > 0; left = end - performance.now()) {

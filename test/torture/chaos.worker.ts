@@ -1,11 +1,11 @@
 /**
- * A process that takes locks by the library again and again, in every way that the library has, until it is told
- * to stop or killed: `chaos.worker.ts SCENE LOCKS ID SEED [FAULT]`.
+ * Takes locks with the library again and again, in each of its ways, until it is stopped or killed:
+ * `chaos.worker.ts SCENE LOCKS ID SEED [FAULT]`.
  */
 import { existsSync } from "node:fs";
 import { CannotAcquireLock, Lock, type LockOptions } from "../../src/index.ts";
 import { Scene, type SectionMode } from "./checker.ts";
-import { LOCKS } from "./lock-kinds.ts"; // nothing of ../support.ts, which makes a directory: we shall be killed
+import { LOCKS } from "./lock-kinds.ts"; // nothing of ../support, which makes directories: this process is killed
 import { Random } from "./random.ts";
 import { type Fault, FaultyLock } from "./sabotaged-lock.ts";
 
@@ -15,8 +15,8 @@ const record = scene.recorder();
 const random = new Random(Number(seed));
 const stop = `${sceneDir}/stop`;
 
-/** A pause of up to so many milliseconds; most often none. */
-function dawdle(most: number): void {
+/** Pauses for up to `most` milliseconds, in one of a hundred calls. */
+function maybePause(most: number): void {
   if (random.chance(0.01)) Bun.sleepSync(random.next() * most);
 }
 
@@ -35,8 +35,8 @@ async function acquire(lock: Lock): Promise<boolean> {
   }
 }
 
-/** With slots or without, shared or not. */
-function someLock(): { lock: Lock; name: string; mode: SectionMode } {
+/** One of the locks, with random options. */
+function randomLock(): { lock: Lock; name: string; mode: SectionMode } {
   const { name, mode: kind } = random.chance(0.5) ? LOCKS[0]! : random.pick(LOCKS);
   const options: LockOptions = { name, dir, keep: random.chance(0.1), label: id };
   let mode: SectionMode = kind;
@@ -47,17 +47,17 @@ function someLock(): { lock: Lock; name: string; mode: SectionMode } {
 }
 
 async function takeSound(): Promise<void> {
-  const { lock, name, mode } = someLock();
+  const { lock, name, mode } = randomLock();
   if (!(await acquire(lock))) return;
   record.enter(name, mode, id);
-  dawdle(1);
+  maybePause(1);
   record.leave(name, mode, id);
   if (random.chance(0.9)) lock.releaseSync();
   else await lock.release();
 }
 
 function takeFaulty(fault: Fault): void {
-  const pause = () => dawdle(0.2);
+  const pause = () => maybePause(0.2);
   const release = new FaultyLock(`${dir}/faulty`, fault, pause).tryAcquire();
   if (release === undefined) return;
   record.enter("faulty", "x", id);

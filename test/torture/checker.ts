@@ -1,12 +1,12 @@
 /**
- * Was anybody inside who must not have been? Answered without the lock: everybody who is inside says so in one
- * log, which is only appended to (one write(2) with O_APPEND a line, so the lines have the order of what happened),
- * and an exclusive holder makes a marker, a symbolic link to its own id, which exists once or not at all.
+ * Checks without the lock whether two processes were inside at once. Each process appends a line to one log when it
+ * enters and leaves: one write(2) with O_APPEND a line, so the lines stand in the order of the events. An exclusive
+ * holder also makes a marker, a symbolic link to its own id, which can exist only once.
  *
  *     E LOCK MODE ID     ID has the lock, and is inside; MODE is x, s, or the number of slots
- *     L LOCK ID          ID is about to give it back
- *     M LOCK ID OTHER    ID is inside, and has found OTHER's marker there
- *     K ID               ID is about to be killed: from here on it may be gone
+ *     L LOCK ID          ID is about to release it
+ *     M LOCK ID OTHER    ID is inside, and found OTHER's marker
+ *     K ID               ID is about to be killed: from now on it may have ended
  */
 import { mkdirSync, openSync, readFileSync, readlinkSync, symlinkSync, unlinkSync, writeSync } from "node:fs";
 
@@ -21,7 +21,7 @@ export class Scene {
   marker(lock: string): string {
     return `${this.dir}/marker.${lock}`;
   }
-  /** For those who write in JavaScript. */
+  /** Writes the log from JavaScript. */
   recorder(): Recorder {
     return new Recorder(this, openSync(this.log, "a"));
   }
@@ -55,14 +55,14 @@ export class Recorder {
         try {
           writeSync(this.fd, `M ${lock} ${id} ${readlinkSync(marker)}\n`);
           unlinkSync(marker);
-        } catch {} // gone again
+        } catch {} // it has been removed meanwhile
       }
     }
   }
 }
 
 /**
- * The same for a shell script: `sh -c SECTION sh DIR LOCK MODE ID SECONDS`. It is inside for so many seconds.
+ * Writes the log from a shell: `sh -c SECTION sh DIR LOCK MODE ID SECONDS`. It is inside for SECONDS.
  */
 export const SECTION = `
 cd "$1" || exit 99
@@ -85,14 +85,14 @@ export interface Verdict {
   violations: string[];
 }
 
-/** How many words a line has. */
+/** The number of words in a line. */
 const FIELDS: Record<string, number> = { E: 4, L: 3, M: 4, K: 2 };
 
 /** Reads a log from its beginning. */
 export function check(log: string): Verdict {
   const inside = new Map<string, Map<string, SectionMode>>();
   const killed = new Set<string>();
-  /** Who was taken for dead when somebody else came in. */
+  /** Killed processes that must have ended, because another one has entered. */
   const dead = new Set<string>();
   const violations: string[] = [];
   let acquisitions = 0;
@@ -117,7 +117,7 @@ export function check(log: string): Verdict {
       acquisitions++;
       if (dead.has(id)) wrong("was dead");
       if (typeof mode === "number") {
-        // Which of the killed ones are gone cannot be told: those who live must leave room.
+        // Which of the killed processes have ended is unknown: those that were not killed must leave a slot.
         const living = [...others.keys()].filter((other) => !killed.has(other));
         if (living.length >= mode) wrong(`${living.join(", ")} are inside`);
       } else {
@@ -133,7 +133,7 @@ export function check(log: string): Verdict {
       const id = rest[0]!;
       if (!section(lock).delete(id)) wrong(dead.has(id) ? "was dead" : "was not inside");
     } else if (event === "M") {
-      if (!killed.has(rest[1]!)) wrong("the marker of one who lives");
+      if (!killed.has(rest[1]!)) wrong("the marker of a process that was not killed");
     } else if (event === "K") {
       killed.add(lock);
     } else if (line !== "") {

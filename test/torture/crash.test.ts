@@ -1,6 +1,6 @@
 /**
- * A crash before and after every system call, from the first that touches the lock file to the last: each point is
- * the one after a call and before the next. Then nobody may be kept waiting, nor let in beside the command.
+ * Kills the program before every system call, from the first one that touches the lock file to the last. Afterwards no
+ * process may be kept waiting, nor run beside the command.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -22,7 +22,7 @@ import {
   whileHeld,
 } from "./syscall-injection.ts";
 
-/** Calls that change nothing which another process could see; how many the engine makes is chance. */
+/** Calls that change nothing another process can see. How many the engine makes varies. */
 const PRIVATE =
   /^(brk|clock_\w+|futex|getpid|getrandom|gettid|madvise|mmap|mprotect|munmap|rt_sigprocmask|sched_\w+)\(|CLONE_THREAD|anon_inode|\/statm>/;
 
@@ -30,13 +30,13 @@ interface Scenario {
   args: string[];
   /** The lock's names in the directory. */
   names: string[];
-  /** Others hold the lock with us. */
+  /** The lock is taken in shared mode. */
   shared?: boolean;
-  /** A file of a crashed holder is there. */
+  /** A crashed holder has left its file. */
   leftover?: boolean;
-  /** Somebody has the lock and gives it back when we wait for it. */
+  /** The lock is held, and released when the victim waits for it. */
   held?: boolean;
-  /** Somebody runs a command, and the victim is `stop`. */
+  /** A command runs, and the victim is `stop`. */
   stop?: boolean;
 }
 
@@ -51,7 +51,7 @@ const SCENARIOS: Record<string, Scenario> = {
   "run --wait": { args: ["run", "--quiet", "--wait", "t"], names: ["t"], held: true },
 };
 
-/** One process in one directory: the victim. */
+/** One victim in its own directories. */
 class Stage extends TempDir {
   readonly scene = new Scene(this.file("scene"));
   readonly record = this.scene.recorder();
@@ -78,14 +78,14 @@ class Stage extends TempDir {
     return held ? whileHeld(this.locks.path, "t", victim) : victim();
   }
 
-  /** Everybody may have the lock now, and when they have had it nothing is left. */
+  /** Checks that the lock can be taken now, and that nothing is left after that. */
   async allIsWell(group: number): Promise<void> {
     if (this.#stopped !== undefined) {
-      // Whether the first one came to it or not, a second one stops the holder, or finds that all is done.
+      // Whether or not the victim stopped the holder, a second `stop` does, or finds the lock free.
       expect(await exclusive(["stop", "--quiet", "t"], { dir: this.locks })).toMatchObject({ status: 0 });
       await this.#stopped.result;
     }
-    // While the command of a killed wrapper lives, only those may come in who do not meet it: the log tells.
+    // While the command of a killed wrapper lives, an acquisition must not meet it: the log shows that.
     for (;;) {
       const over = !groupLives(group);
       for (const name of this.scenario.names) this.enter(name, over);
@@ -96,7 +96,7 @@ class Stage extends TempDir {
     expect(checkFile(this.scene).violations).toEqual([]);
   }
 
-  /** @param must it is an error when the lock is held */
+  /** @param must fail when the lock is held */
   enter(name: string, must: boolean): void {
     const lock = new Lock({ name, dir: this.locks.path });
     try {
@@ -129,8 +129,7 @@ async function recorded(scenario: Scenario): Promise<Call[]> {
 }
 
 /**
- * The calls before which to crash: all from the first on the lock file, but for those that are made now and then, as
- * chance has it.
+ * The calls before which to crash: all from the first one on the lock file, except those that are not made in each run.
  */
 async function points(scenario: Scenario): Promise<Call[]> {
   const [calls, ...others] = [await recorded(scenario), await recorded(scenario), await recorded(scenario)];
@@ -148,7 +147,7 @@ describe.if(required("strace", "strace"))("a crash at every system call of", () 
       const calls = await points(scenario);
       expect(calls.length).toBeGreaterThan(10);
       await each(calls, 2, async ({ name, nth, text }) => {
-        // How many calls the engine makes for itself is not quite the same each time: the last may need another try.
+        // The number of calls that the engine makes varies a little: the last ones may need another try.
         for (let tries = 0; tries < 10; tries++) {
           using stage = new Stage(scenario);
           const { fired, group } = await stage.victim(`${name}:signal=SIGKILL:when=${nth}`);

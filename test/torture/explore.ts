@@ -1,4 +1,4 @@
-/** Looks at every state that a world of the model can come to. */
+/** Explores every state that a world of the model can reach. */
 import {
   copy,
   decode,
@@ -36,7 +36,7 @@ export function explore(world: World, broken?: Mutation): Exploration {
   const states = [start];
   const parents = [0];
   const labels = ["start"];
-  // Edges that need neither luck nor death: by these, work must be able to end from everywhere.
+  // Edges that are neither a crash nor an abort: along them every state must reach one where all work is done.
   const from: number[] = [];
   const to: number[] = [];
   let finding: Finding | undefined;
@@ -69,12 +69,12 @@ export function explore(world: World, broken?: Mutation): Exploration {
   }
   if (finding === undefined) {
     const stuck = stuckState(states, from, to);
-    if (stuck !== undefined) found("somebody waits for ever", stuck);
+    if (stuck !== undefined) found("a process waits forever", stuck);
   }
   return finding === undefined ? { states: states.length } : { states: states.length, finding };
 }
 
-/** With all processes gone, does a new one get the lock at its first try? */
+/** When all processes have ended, does a new one get the lock at its first try? */
 function freshProcessSucceeds({ sticky }: World, state: State, broken: Mutation | undefined): boolean {
   const world: World = { roles: [{ does: "try", user: 9 }], ...(sticky && { sticky }) };
   let now: State = { ...copy(state), processes: [{ next: "open", open: [] }] };
@@ -91,9 +91,9 @@ function freshProcessSucceeds({ sticky }: World, state: State, broken: Mutation 
   return false;
 }
 
-/** A state from which no steps lead to one where nobody has anything to do. */
+/** A state from which no step leads to a state where all processes are idle. */
 function stuckState(states: string[], from: number[], to: number[]): number | undefined {
-  // The edges by where they lead to, as a list per state in two arrays.
+  // The edges grouped by their target, in two arrays.
   const first = new Int32Array(states.length + 1);
   for (const state of to) first[state + 1]!++;
   for (let i = 0; i < states.length; i++) first[i + 1]! += first[i]!;
@@ -120,7 +120,7 @@ function stuckState(states: string[], from: number[], to: number[]): number | un
   return stuck < 0 ? undefined : stuck;
 }
 
-/** The states of a world in which nobody has anything to do and the file is there. */
+/** How many states of a world have a file though all processes are idle. */
 export function leftovers(world: World): number {
   let count = 0;
   const seen = new Set<string>();

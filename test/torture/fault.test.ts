@@ -1,6 +1,6 @@
 /**
- * Every call on the lock file fails, once and for good, with every error that it could have; and every call is slow
- * while others fight for the same lock. What comes of it is an error that says so, or a lock that is one.
+ * Every call on the lock file fails, once or permanently, with each error that it can have. And every call is slow while
+ * other processes contend for the lock. The result must be a valid lock, or an error that names the cause.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
@@ -27,9 +27,9 @@ interface Scenario {
   args: string[];
   /** The lock whose file is tampered with. */
   lock: string;
-  /** A file of a crashed holder is there. */
+  /** A crashed holder has left its file. */
   leftover?: boolean;
-  /** Somebody has the lock and gives it back when we wait for it. */
+  /** The lock is held, and released when the victim waits for it. */
   held?: boolean;
   thorough?: boolean;
 }
@@ -44,21 +44,21 @@ const SCENARIOS: Record<string, Scenario> = {
   "run --wait": { args: ["run", "--quiet", "--wait", "t"], lock: "t", held: true },
 };
 
-/** Somebody else's word for it that the lock is held: util-linux's flock(1). */
+/** An independent check that the lock is held: flock(1) of util-linux. */
 const PROOF = 'flock -n "$EXCLUSIVE_LOCKFILE" echo nobody holds it; echo ran';
 
 class Stage extends TempDir {
-  readonly lockfile: string;
+  readonly target: string;
 
   constructor(readonly scenario: Scenario) {
     super();
-    this.lockfile = this.file(fileName(scenario.lock));
-    if (scenario.leftover) writeFileSync(this.lockfile, DEAD_RECORD);
+    this.target = this.file(fileName(scenario.lock));
+    if (scenario.leftover) writeFileSync(this.target, DEAD_RECORD);
   }
 
   async victim(inject?: string, command = ["sh", "-c", PROOF]): Promise<Outcome> {
     const { args, held } = this.scenario;
-    const victim = () => tamper([...args, ...command], this, { inject, path: this.lockfile });
+    const victim = () => tamper([...args, ...command], this, { inject, path: this.target });
     return held ? whileHeld(this.path, "t", victim) : victim();
   }
 
@@ -70,31 +70,31 @@ class Stage extends TempDir {
     return end < 0 ? calls : calls.slice(0, end);
   }
 
-  /** The next one gets the lock at once, and leaves nothing. */
+  /** Checks that the lock is free, and that nothing is left after it was taken. */
   allIsWell(): void {
     new Lock({ name: this.scenario.lock, dir: this.path }).acquireSync().releaseSync();
     expect(readdirSync(this.path)).toEqual([]);
   }
 }
 
-/** One error in one call, from the nth of its name on if `times` is "+". */
+/** One error in one call. With `times` "+", also in all later calls of that name. */
 interface Fault {
   call: Call;
   error: (typeof ERRORS)[number];
   times: "" | "+";
 }
 
-/** Every error once and for good; where not `thorough`, of those that mean the same to us one. */
+/** Every error, once and permanently. Unless `thorough`, only one of those that are handled alike. */
 function faultsOf(call: Call, thorough: boolean | undefined): Fault[] {
   const errors = thorough ? ERRORS : (["EIO", "EINTR"] as const);
   return errors.flatMap((error): Fault[] => {
     const once: Fault = { call, error, times: "" };
-    // A call that was interrupted is made again: one that is always interrupted is none of this world.
+    // An interrupted call is repeated, so one that is always interrupted would never end.
     return error === "EINTR" ? [once] : [once, { call, error, times: "+" }];
   });
 }
 
-/** Is this a lock that is one, or an error that says what is wrong? */
+/** Undefined for a valid lock or an error that names the cause; otherwise what is wrong. */
 function judge({ error }: Fault, { status, stdout, stderr }: Outcome): string | undefined {
   if (status === 0) return stdout === "ran\n" && stderr === "" ? undefined : "it says that all went well";
   if (status !== 73 && status !== 74) return "no exit status for this";
@@ -134,7 +134,7 @@ describe.if(required("strace", "strace"))("every call on the lock file fails:", 
   }
 });
 
-/** Long enough for the others to do all that they do in the meantime. */
+/** Enough time for the other processes to take and release the lock. */
 const DELAY_US = 10_000;
 
 describe.if(required("strace", "strace"))("every call on the lock file is slow:", () => {
@@ -185,7 +185,7 @@ describe.if(required("strace", "strace"))("every call on the lock file is slow:"
         return fired;
       };
       await each(points, 2, async (inject) => {
-        // Whom another one is quicker than is refused before it comes to that call.
+        // A victim that is slower than another process is refused before it reaches that call.
         for (let tries = 0; tries < 50; tries++) {
           if (!(await attempt(inject))) continue;
           delayed++;

@@ -1,4 +1,4 @@
-/** Names, directories, records and surroundings that mean harm. */
+/** Hostile names, directories, records and environments. */
 import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +6,8 @@ import fc from "fast-check";
 import { CannotAcquireLock, Lock } from "../../src/index.ts";
 import { fileName } from "../../src/name.ts";
 import { binary } from "../support/paths.ts";
-import { alive, command, exclusive, Process } from "../support/process.ts";
+import { alive, startTimeOf } from "../support/proc.ts";
+import { command, exclusive, Process } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
@@ -126,7 +127,7 @@ describe("a name", () => {
       expect(() => new Lock({ name, dir: dir.path })).toThrow(TypeError);
   });
 
-  test("and a label never reach a terminal raw, whichever command tells them", async () => {
+  test("and a label never reach a terminal unquoted, whichever command prints them", async () => {
     using dir = new TempDir();
     const samples = fc.sample(fc.tuple(anyName, anyName), 6);
     const evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e";
@@ -155,7 +156,7 @@ describe("a name", () => {
     }
   });
 
-  test("in an error is not raw either: options, values, commands", async () => {
+  test("in an error is quoted too: options, values, commands", async () => {
     using dir = new TempDir();
     const evil = "\x1b[31m\x07\x9b\u202e";
     for (const args of [
@@ -182,7 +183,7 @@ describe("a name", () => {
   });
 });
 
-/** Runs a script in a mount namespace of its own, where `$1` is a file system of this kind. */
+/** Runs a script in its own mount namespace, where `$1` is a file system with these options. */
 async function onMount(options: string, script: string) {
   using dir = new TempDir();
   const mount = `mount -t tmpfs -o ${options} tmpfs "$1" || exit 99\n`;
@@ -233,7 +234,7 @@ describe.if(root && required("setpriv", "util-linux"))("two users in a directory
     ["sticky", 0o1777],
     ["open to all", 0o777],
   ] as const) {
-    test(`${kind}: each keeps the other one out, and takes what the other one's crash has left`, async () => {
+    test(`${kind}: each keeps the other out, and takes over what a crash of the other has left`, async () => {
       using dir = new TempDir();
       chmodSync(dir.path, mode);
       for (const [first, second] of [
@@ -259,7 +260,7 @@ describe.if(root && required("setpriv", "util-linux"))("two users in a directory
 });
 
 describe.if(process.platform === "linux" && required("flock", "util-linux"))("a record", () => {
-  /** Somebody holds the lock of the file by flock(1), and the file says what we like. */
+  /** flock(1) holds the lock, and the file has this content. */
   async function held(dir: TempDir, content: string | Uint8Array): Promise<Process> {
     const file = dir.file(fileName("t"));
     writeFileSync(file, content);
@@ -271,7 +272,7 @@ describe.if(process.platform === "linux" && required("flock", "util-linux"))("a 
   const json = (fields: object) =>
     JSON.stringify({ version: 1, host: "h", acquired: "2026-01-01T00:00:00Z", mode: "exclusive", ...fields });
 
-  test("of whatever bytes is no obstacle, and no harm to a terminal", async () => {
+  test("of arbitrary bytes is no obstacle, and does no harm to a terminal", async () => {
     const samples: (string | Uint8Array)[] = [
       "",
       "\n",
@@ -308,10 +309,9 @@ describe.if(process.platform === "linux" && required("flock", "util-linux"))("a 
     }
   }, 120_000);
 
-  test("that names a bystander, pid 1 or another namespace's process: nobody is stopped", async () => {
+  test("that names a bystander, pid 1 or a process of another namespace stops no process", async () => {
     await using bystander = new Process(["sleep", "60"]);
-    const stat = readFileSync(`/proc/${bystander.pid}/stat`, "utf8");
-    const started = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    const started = startTimeOf(bystander.pid);
     const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
     const host = readFileSync("/proc/sys/kernel/hostname", "utf8").trim();
     const { ino } = await Bun.file("/proc/self/ns/pid").stat();
@@ -335,8 +335,8 @@ describe.if(process.platform === "linux" && required("flock", "util-linux"))("a 
   });
 });
 
-describe("the surroundings", () => {
-  test("a .env and a bunfig.toml in the current directory say nothing to us", async () => {
+describe("the environment", () => {
+  test("a .env and a bunfig.toml in the current directory have no effect", async () => {
     using dir = new TempDir();
     using there = new TempDir();
     const evil = there.file("evil");
@@ -368,7 +368,7 @@ describe("the surroundings", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("an odd lock directory: relative, with a newline, or none", async () => {
+  test("an odd lock directory: relative, with a newline, or missing", async () => {
     using dir = new TempDir();
     mkdirSync(join(dir.path, "a\nb"));
     const at = (value: string) =>

@@ -1,6 +1,6 @@
 import type { SectionMode } from "./checker.ts";
 
-/** What is fought for: exclusive, exclusive or shared, so many at a time. The first is the library's alone, and fast. */
+/** The locks of the torture: exclusive, exclusive or shared, with slots. Only the library takes the first one, which is fast. */
 export const LOCKS: { name: string; mode: SectionMode }[] = [
   { name: "fast", mode: "x" },
   { name: "slow", mode: "x" },

@@ -1,12 +1,12 @@
 #!/usr/bin/env bun
 /**
  * The torture at full length: `bun run torture --minutes 10 [--seed N] [--workers N] [--wrappers N]`.
- * Exit status 1 when anything was found.
+ * Exits with 1 if anything was found.
  */
 import { parseArgs } from "node:util";
-import { type Totals, violence } from "./chaos.ts";
+import { chaos, type Totals } from "./chaos.ts";
 
-/** Says what is wrong with the command line. */
+/** Reports a usage error. */
 function refuse(what: string): never {
   console.error(`torture: ${what}`);
   process.exit(64);
@@ -23,7 +23,7 @@ function options() {
 }
 
 const values = options();
-/** The number that an option gives. */
+/** The value of a numeric option. */
 function numberOf(option: keyof typeof values, otherwise: number): number {
   const text = values[option];
   if (text === undefined) return otherwise;
@@ -45,7 +45,7 @@ function line({ acquisitions, kills, stops, deletions, ...found }: Totals): stri
 }
 
 console.log(`seed ${seed}`);
-const totals = await violence({ milliseconds, seed, workers, wrappers }, (sum) => console.log(line(sum)));
+const totals = await chaos({ milliseconds, seed, workers, wrappers }, (sum) => console.log(line(sum)));
 const found = [totals.violations, totals.wedges, totals.leftovers, totals.failures].flat();
 for (const what of found.slice(0, 50)) console.log(what);
 process.exit(found.length === 0 ? 0 : 1);

@@ -1,4 +1,4 @@
-/** The protocol of the lock file, explored whole, and the same with each part of it broken. */
+/** Explores the protocol of the lock file, and the same protocol with each of its parts broken. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { explore, leftovers } from "./explore.ts";
 import { MUTATIONS, type Mutation, type Role, type World } from "./model.ts";
@@ -9,31 +9,31 @@ const reads: Role = { does: "try", shared: true };
 const waitsToRead: Role = { does: "wait", shared: true };
 const runs: Role = { does: "wait", wraps: true };
 const keeps: Role = { does: "wait", keep: true };
-const looks: Role = { does: "status" };
+const inspects: Role = { does: "status" };
 const waitsUntilFree: Role = { does: "free" };
 const asUser = (user: number, role: Role): Role => ({ ...role, user });
 
 const WORLDS: Record<string, World> = {
-  "three that try": { roles: [tries, tries, tries], outsider: true },
-  "three that wait": { roles: [waits, waits, waits], outsider: true },
-  "four that try": { roles: [tries, tries, tries, tries] },
-  "four, two of which wait": { roles: [waits, waits, tries, tries] },
+  "three tries": { roles: [tries, tries, tries], outsider: true },
+  "three waiters": { roles: [waits, waits, waits], outsider: true },
+  "four tries": { roles: [tries, tries, tries, tries] },
+  "four, two of them waiters": { roles: [waits, waits, tries, tries] },
   "three readers": { roles: [reads, reads, waitsToRead], outsider: true },
   "two readers and a writer": { roles: [reads, reads, tries], outsider: true },
-  "a reader, and writers who wait": { roles: [reads, waits, waits], outsider: true },
-  "readers who wait, and a writer": { roles: [waitsToRead, waitsToRead, waits], outsider: true },
+  "a reader and two waiting writers": { roles: [reads, waits, waits], outsider: true },
+  "two waiting readers and a writer": { roles: [waitsToRead, waitsToRead, waits], outsider: true },
   "wrappers whose commands outlive them": { roles: [runs, runs, tries], outsider: true },
   "a wrapper, a reader, a writer": { roles: [runs, waitsToRead, tries], outsider: true },
   "wrappers that keep the file": {
     roles: [{ ...runs, keep: true }, { ...runs, keep: true }, tries],
     outsider: true,
   },
-  "one keeps the file, the others do not": { roles: [keeps, waits, tries], outsider: true },
+  "one keeps the file, the others delete it": { roles: [keeps, waits, tries], outsider: true },
   "readers that keep the file": { roles: [{ ...reads, keep: true }, reads, waits], outsider: true },
-  "somebody looks": { roles: [looks, waits, tries], outsider: true },
-  "somebody looks at readers": { roles: [looks, reads, waits], outsider: true },
-  "two look": { roles: [looks, looks, tries], outsider: true },
-  "somebody waits until it is free": { roles: [waitsUntilFree, waits, tries], outsider: true },
+  "one inspects": { roles: [inspects, waits, tries], outsider: true },
+  "one inspects readers": { roles: [inspects, reads, waits], outsider: true },
+  "two inspect": { roles: [inspects, inspects, tries], outsider: true },
+  "one waits until the lock is free": { roles: [waitsUntilFree, waits, tries], outsider: true },
   "two users": { roles: [asUser(1, tries), asUser(2, waits), asUser(2, tries)], outsider: true },
   "readers of two users": { roles: [asUser(1, reads), asUser(2, reads), asUser(2, waits)] },
   "two users in a sticky directory": {
@@ -49,18 +49,18 @@ const WORLDS: Record<string, World> = {
 let total = 0;
 afterAll(() => console.log(`model: ${total} states of ${Object.keys(WORLDS).length} worlds explored`));
 
-describe("nobody shares what is exclusive, waits for ever, or deletes another's file:", () => {
+describe("no two processes share an exclusive lock, wait forever or delete another's file:", () => {
   for (const [name, world] of Object.entries(WORLDS)) {
     test(name, () => {
       const { states, finding } = explore(world);
       expect(finding).toBeUndefined();
-      expect(states).toBeGreaterThan(100); // a world that does not move would show nothing
+      expect(states).toBeGreaterThan(100); // a world without steps would show nothing
       total += states;
     });
   }
 });
 
-describe("no file is left when all have come to their end, without a crash:", () => {
+describe("without a crash no file is left when all have finished:", () => {
   for (const roles of [
     [tries, waits, tries],
     [reads, waitsToRead, tries],
@@ -77,17 +77,17 @@ describe("no file is left when all have come to their end, without a crash:", ()
   }
 });
 
-/** What each broken protocol does wrong first, and in which world. */
+/** The first fault of each broken protocol, and the world that shows it. */
 const FAULTS: Record<Mutation, [world: string, fault: RegExp]> = {
-  "no flock": ["three that try", /hold the lock at once/],
-  "no inode check": ["three that try", /hold the lock at once/],
-  "inode check before flock": ["three that try", /hold the lock at once/],
-  "unlink after unlock": ["three that try", /deletes another's file/],
-  "unlink without a look": ["two readers and a writer", /deletes another's file/],
+  "no flock": ["three tries", /hold the lock at once/],
+  "no inode check": ["three tries", /hold the lock at once/],
+  "inode check before flock": ["three tries", /hold the lock at once/],
+  "unlink after unlock": ["three tries", /deletes another's file/],
+  "unlink without a check": ["two readers and a writer", /deletes another's file/],
   "shared unlinks without EX": ["two readers and a writer", /deletes another's file/],
   "O_CREAT without O_EXCL": ["two users in a sticky directory", /refuses O_CREAT/],
-  "new file over the old one": ["three that try", /hold the lock at once/],
-  "older files stay open": ["three that wait", /for ever|fresh process/],
+  "new file over the old one": ["three tries", /hold the lock at once/],
+  "older files stay open": ["three waiters", /forever|fresh process/],
   "close without unlock": ["wrappers that keep the file", /fresh process/],
 };
 

@@ -1,56 +1,53 @@
 /**
- * The protocol of the lock file as a model small enough to be explored whole: `src/store/file/file-store.ts`, one kernel call a
- * step, against a file system of one path. Every interleaving of the processes is looked at, with a crash possible
- * before and after each step, and what must never be is looked for in each state.
+ * The protocol of the lock file (`src/store/file/`) as a model small enough to be explored completely: one kernel call a
+ * step, against a file system of one path. Every interleaving of the processes is visited, with a crash possible before
+ * and after each step, and each state is checked for faults.
  *
- * The kernel's part: a path names an inode or none; an open file description has an inode and its flock(2), gone
- * when the last process that has it is gone; to convert a lock gives it up first; a blocked call may be served in
- * any order; a sticky directory with `fs.protected_regular` refuses O_CREAT on another user's file, and its removal.
+ * What the kernel does: a path names an inode or nothing. An open file description has an inode and its flock(2), which
+ * ends with the last process that has the description. Converting a lock gives it up first. Blocked calls may be served
+ * in any order. A sticky directory with `fs.protected_regular` refuses O_CREAT on another user's file, and its removal.
  */
 
-/** What a process does, again and again. */
+/** What a process does, repeatedly. */
 export interface Role {
-  /**
-   * `status` looks at the lock by taking it for a moment, where nothing better tells; `free` waits until nobody
-   * holds it.
-   */
+  /** `status` inspects the lock by taking it for a moment. `free` waits until the lock is free. */
   does: "try" | "wait" | "status" | "free";
   shared?: true;
   /** Leaves the file in place. */
   keep?: true;
-  /** Wraps a command, which has the open file too: it lives on when the wrapper is killed. */
+  /** Wraps a command, which inherits the open file and lives on when the wrapper is killed. */
   wraps?: true;
-  /** Whose files it makes. */
+  /** The user that owns the files it creates. */
   user?: number;
 }
 
 export interface World {
   roles: Role[];
-  /** Somebody deletes the file while nobody holds the lock or is about to give it back. */
+  /** An outsider deletes the file while no process holds the lock or is about to release it. */
   outsider?: true;
-  /** The directory is sticky: nobody deletes another user's file, nor opens it with O_CREAT. */
+  /** The directory is sticky: a process cannot delete another user's file, nor open it with O_CREAT. */
   sticky?: true;
   /** Processes may die at any step. Default: true. */
   crashes?: false;
 }
 
-/** Ways to break the protocol, each of which must be found. */
+/** Ways to break the protocol. Exploring must find each of them. */
 export const MUTATIONS = {
   "no flock": "the lock is not taken",
   "no inode check": "a lock of a deleted file counts",
   "inode check before flock": "the file is deleted between the check and the lock",
-  "unlink after unlock": "the file is removed when somebody else may have it",
-  "unlink without a look": "what is at the path is removed, whosever it is",
-  "shared unlinks without EX": "one of many readers removes the file of the others",
+  "unlink after unlock": "the file is removed when another process may have it",
+  "unlink without a check": "whatever file is at the path is removed",
+  "shared unlinks without EX": "one of many readers removes the file that the others use",
   "O_CREAT without O_EXCL": "the kernel refuses it on another user's file",
-  "new file over the old one": "made aside and renamed to the path",
+  "new file over the old one": "created elsewhere and renamed to the path",
   "older files stay open":
-    "a waiter keeps the deleted files that it got on its way locked when it has the lock",
+    "a waiter that has the lock keeps the deleted files locked that it had acquired before",
   "close without unlock": "what the command left behind keeps the lock",
 } as const;
 export type Mutation = keyof typeof MUTATIONS;
 
-/** So many deleted files a waiter gets on its way before it gives up. */
+/** How many deleted files a waiter acquires before it gives up. */
 const DELETED_MAX = 2;
 
 type Step =
@@ -86,7 +83,7 @@ const STEPS: Step[] = [
   "probe exclusive",
 ];
 
-/** An open file description. */
+/** An open file description, open(2). */
 interface OpenFile {
   inode: number;
   lock: 0 | 1 | 2; // none, LOCK_SH, LOCK_EX
@@ -98,15 +95,15 @@ interface Process {
 export interface State {
   /** The inode at the path; 0 for none. */
   path: number;
-  /** Who made the inode at the path. */
+  /** The user that owns the inode at the path. */
   owner: number;
   processes: Process[];
-  /** Open files that only a command's daemon has. */
+  /** Open files that only a daemon of a command still has. */
   left: OpenFile[];
 }
 
 type Kind = "step" | "crash" | "abort" | "outsider";
-/** What can come next, and what would be wrong with it. */
+/** Called with each next state, and the fault if that is one. */
 type Visit = (state: State, label: string, kind: Kind, fault?: string) => void;
 
 export const copy = (state: State): State => ({
@@ -116,7 +113,7 @@ export const copy = (state: State): State => ({
   left: state.left.map((file) => ({ ...file })),
 });
 
-/** A state as text, with inodes numbered in the order in which they are met: the same for states that are alike. */
+/** A state as text. Inodes are numbered in order of appearance, so that equivalent states have the same text. */
 export function encode(state: State): string {
   const numbers = new Map<number, number>([[0, 0]]);
   const number = (inode: number) => {
@@ -163,7 +160,7 @@ function* allOpen(state: State): Generator<OpenFile> {
 const newInode = (state: State): number =>
   Math.max(state.path, ...[...allOpen(state)].map((f) => f.inode)) + 1;
 
-/** Would flock(2) be refused? */
+/** Would flock(2) have to wait? */
 function conflicts(state: State, mine: OpenFile, wanted: 1 | 2): boolean {
   for (const file of allOpen(state)) {
     if (file !== mine && file.inode === mine.inode && (file.lock === 2 || (file.lock && wanted === 2)))
@@ -175,14 +172,14 @@ function conflicts(state: State, mine: OpenFile, wanted: 1 | 2): boolean {
 export const holds = ({ next }: Process): boolean => next === "held" || next === "orphan";
 export const idle = ({ next, open }: Process): boolean => next === "open" && open.length === 0;
 
-/** Everything that can happen next. */
+/** Visits every state that can come next. */
 export function successors(world: World, broken: Mutation | undefined, state: State, visit: Visit): void {
   for (const i of world.roles.keys()) {
     take(world, i, broken, state, visit);
     const process = state.processes[i]!;
     if (world.crashes === false || idle(process)) continue;
     const after = copy(state);
-    if (process.next === "orphan") continue; // its command may end, which is its step
+    if (process.next === "orphan") continue; // its step is the end of its command
     if (process.next === "held" && world.roles[i]!.wraps) after.processes[i]!.next = "orphan";
     else after.processes[i] = { next: "open", open: [] };
     visit(after, `${i} is killed before ${process.next}`, "crash");
@@ -196,7 +193,7 @@ export function successors(world: World, broken: Mutation | undefined, state: St
     visit({ ...copy(state), path: 0 }, "an outsider deletes the file", "outsider");
 }
 
-/** One process's next call. */
+/** Makes the next call of one process. */
 export function take(world: World, i: number, broken: Mutation | undefined, state: State, visit: Visit) {
   const role = world.roles[i]!;
   const after = copy(state);
@@ -222,18 +219,18 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
     done("held", exclusionFault(after, i, role));
   };
   const again = () => {
-    // A waiter keeps the deleted files locked until it has the one that is there; but not for ever.
+    // A waiter keeps deleted files locked until it has the current one, but not without limit.
     if (role.does !== "wait" || process.open.length > DELETED_MAX) process.open = [];
     done("open");
   };
-  /** Deletes what is at the path. */
+  /** Deletes the file at the path. */
   const remove = (next: () => void) => {
     const known = after.path === file.inode && !othersHold(after, i, file.inode);
     if (after.path !== 0 && !known) return finish("deletes another's file");
     after.path = 0;
     next();
   };
-  const begin = () => done(broken === "unlink without a look" ? "unlink" : "look");
+  const begin = () => done(broken === "unlink without a check" ? "unlink" : "look");
 
   switch (process.next) {
     case "open":
@@ -268,7 +265,7 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
         return done("open");
       }
       if (after.path !== file.inode && broken !== "no inode check") return again();
-      // Left by a crash of another user's process: it is replaced by a file of our own, where that can be.
+      // Left by a crash of another user's process: replaced by a file of this user, where that is permitted.
       return after.owner === user || role.shared || role.keep ? hold() : done("discard");
     case "discard":
       return world.sticky && after.owner !== user ? hold() : remove(again);
@@ -318,7 +315,7 @@ const othersHold = (state: State, i: number, inode: number): boolean =>
 function exclusionFault(state: State, i: number, role: Role): string | undefined {
   const other = state.processes.findIndex((process, j) => j !== i && holds(process));
   if (other < 0) return undefined;
-  // The roles' modes are in the locks that they hold, but for a mutation that takes none.
+  // The lock shows the holder's mode, except in a mutation that takes no lock.
   const shares = role.shared && state.processes[other]!.open.at(-1)!.lock === 1;
   return shares ? undefined : `${i} and ${other} hold the lock at once`;
 }

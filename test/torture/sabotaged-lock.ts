@@ -16,7 +16,7 @@ export class FaultyLock {
     readonly pause: () => void,
   ) {}
 
-  /** Gives it back, or undefined when it is held. */
+  /** Takes the lock, and returns its release; undefined when it is held. */
   tryAcquire(): (() => void) | undefined {
     for (;;) {
       let fd = kernel.open(this.path, O.RDWR);

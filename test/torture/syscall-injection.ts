@@ -1,8 +1,9 @@
-/** Tampering with one system call of a process, by strace(1). */
+/** Makes one system call of a process fail, slow or fatal, by strace(1). */
 import { readdirSync, readFileSync } from "node:fs";
 import { readText } from "../../src/os/files.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
+import { alive, processGroupOf } from "../support/proc.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
@@ -10,7 +11,7 @@ import { until } from "../support/until.ts";
 export interface Call {
   name: string;
   nth: number;
-  /** As strace(1) shows it. */
+  /** The line that strace(1) prints. */
   text: string;
 }
 
@@ -20,24 +21,24 @@ export interface Outcome {
   stderr: string;
   /** The main thread's system calls. */
   trace: string;
-  /** What was to be tampered with was. */
+  /** The injection took place. */
   fired: boolean;
-  /** Its process group, in which its command may live on. */
+  /** Its process group, in which its command may outlive it. */
   group: number;
 }
 
 export interface Tampering {
-  /** Only calls on this file are seen and counted, whichever descriptor they use. */
+  /** Traces and counts only calls on this file, through any descriptor. */
   path?: string | undefined;
-  /** `NAME:error=EIO:when=2` and the like, strace(1). */
+  /** For example `NAME:error=EIO:when=2`, strace(1). */
   inject?: string | undefined;
   env?: Record<string, string>;
 }
 
-/** What a process that hangs gets. */
+/** A process that hangs is killed after this time. */
 const LIMIT_MS = 30_000;
 
-/** Runs `exclusive` with these arguments under strace(1), in a process group of its own. */
+/** Runs `exclusive` with these arguments under strace(1), in its own process group. */
 export async function tamper(args: string[], dir: TempDir, how: Tampering = {}): Promise<Outcome> {
   using out = new TempDir();
   const options = [
@@ -65,10 +66,10 @@ export async function tamper(args: string[], dir: TempDir, how: Tampering = {}):
   return { status, stdout, stderr, trace, fired, group: child.pid };
 }
 
-/** What a crashed holder has left in its file. */
+/** The record of a crashed holder. */
 export const DEAD_RECORD = `999999\n{"version":1,"mode":"exclusive"}\n`;
 
-/** Starts a victim that waits for a lock: somebody has it, and gives it back when the victim waits, or has ended. */
+/** Starts a victim while the lock is held, and releases the lock when the victim waits or has ended. */
 export async function whileHeld(dir: string, name: string, start: () => Promise<Outcome>): Promise<Outcome> {
   const store = new FileStore({ dir });
   const lease = store.tryAcquireSync({ name, mode: "exclusive" })!;
@@ -82,7 +83,7 @@ export async function whileHeld(dir: string, name: string, start: () => Promise<
   return victim;
 }
 
-/** The calls of a trace. */
+/** Parses a trace. */
 export function callsOf(trace: string): Call[] {
   const counts = new Map<string, number>();
   const calls: Call[] = [];
@@ -96,17 +97,15 @@ export function callsOf(trace: string): Call[] {
   return calls;
 }
 
-/** Is anybody alive in this process group? Zombies, which init reaps when it likes, are not. */
+/** Is a process of this group alive? Zombies do not count: init may reap them later. */
 export function groupLives(group: number): boolean {
   return readdirSync("/proc").some((pid) => {
     if (!/^\d+$/.test(pid)) return false;
-    const stat = readText(`/proc/${pid}/stat`) ?? "";
-    const [state, , pgrp] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return Number(pgrp) === group && state !== "Z" && state !== "X";
+    return processGroupOf(Number(pid)) === group && alive(Number(pid));
   });
 }
 
-/** Does something for each of these, so many at a time. */
+/** Calls `work` for each item, `atATime` at once. */
 export async function each<T>(items: T[], atATime: number, work: (item: T) => Promise<void>): Promise<void> {
   const queue = items.values();
   const worker = async () => {

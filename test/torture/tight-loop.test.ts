@@ -1,6 +1,6 @@
 /**
- * Eight processes take and release one lock in a tight loop, and each holder checks with a marker file, made with
- * O_EXCL, that it is alone. 5 seconds long; `MARKER_SECONDS=20` for the full length.
+ * Eight processes take and release one lock in a tight loop. Each holder checks with a marker file, created with
+ * O_EXCL, that it is alone. Takes 5 seconds; `MARKER_SECONDS=20` is the full length.
  */
 import { expect, test } from "bun:test";
 import { type Process, startScript } from "../support/process.ts";
@@ -61,10 +61,10 @@ test(
         total.refusals += tally.refusals;
         total.errors.push(...tally.errors);
       }
-      console.log(`marker: ${seconds} s, ${total.acquisitions} acquisitions, ${total.refusals} refusals`);
+      console.log(`tight loop: ${seconds} s, ${total.acquisitions} acquisitions, ${total.refusals} refusals`);
       expect(total).toMatchObject({ violations: 0, errors: [] });
       expect(total.acquisitions).toBeGreaterThan(PROCESSES);
-      expect(total.refusals).toBeGreaterThan(0); // they did meet
+      expect(total.refusals).toBeGreaterThan(0); // they did contend
       expect(dir.list()).toEqual([]);
       expect(markers.list()).toEqual([]);
     } finally {

@@ -1,13 +1,13 @@
-/** The torture in short, and the proof that it would find a broken lock. `bun run torture` is the long form. */
+/** A short torture, and the proof that it finds a broken lock. `bun run torture` is the long form. */
 import { expect, test } from "bun:test";
-import { violence } from "./chaos.ts";
+import { chaos } from "./chaos.ts";
 import { check } from "./checker.ts";
 
 const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
 
-test("nobody meets anybody inside, whoever is stopped or killed, and nothing is left", async () => {
+test("no two processes hold one lock at once, whichever is stopped or killed, and nothing is left", async () => {
   const options = { milliseconds: 10_000, seed, workers: 3, wrappers: 3 };
-  const { acquisitions, kills, violations, wedges, leftovers, failures } = await violence(options);
+  const { acquisitions, kills, violations, wedges, leftovers, failures } = await chaos(options);
   console.log(`torture: seed ${seed}, acquisitions ${acquisitions}, kills ${JSON.stringify(kills)}`);
   expect({ violations, wedges, leftovers, failures }).toEqual({
     violations: [],
@@ -19,23 +19,23 @@ test("nobody meets anybody inside, whoever is stopped or killed, and nothing is 
   expect(kills.workers + kills.wrappers + kills.commands).toBeGreaterThan(3);
 }, 120_000);
 
-/** Rounds of a broken lock until it is caught. */
+/** Tries rounds of a broken lock until the fault is found. */
 async function caught(fault: "no flock" | "no inode check" | "unlink after unlock"): Promise<boolean> {
   for (let round = 0; round < 10; round++) {
     const options = { milliseconds: 2000, seed: seed + round, workers: 4, wrappers: 0, fault };
-    if ((await violence(options)).violations.length > 0) return true;
+    if ((await chaos(options)).violations.length > 0) return true;
   }
   return false;
 }
 
 for (const fault of ["no flock", "no inode check", "unlink after unlock"] as const) {
-  test(`a lock with this fault is caught: ${fault}`, async () => {
+  test(`a lock with this fault is found out: ${fault}`, async () => {
     expect(await caught(fault)).toBe(true);
   }, 120_000);
 }
 
-test("the same lock without a fault is not", async () => {
-  const { acquisitions, violations } = await violence({
+test("the same lock without a fault is not found out", async () => {
+  const { acquisitions, violations } = await chaos({
     milliseconds: 3000,
     seed,
     workers: 4,
@@ -46,7 +46,7 @@ test("the same lock without a fault is not", async () => {
   expect(acquisitions).toBeGreaterThan(100);
 }, 60_000);
 
-test("the checker's judgement, case by case", () => {
+test("the checker judges each kind of log", () => {
   const violations = (...lines: string[]) => check(lines.join("\n")).violations.length;
   expect(violations("E a x 1", "L a 1", "E a x 2", "L a 2")).toBe(0);
   expect(violations("E a x 1", "E a x 2")).toBe(1);
@@ -57,9 +57,9 @@ test("the checker's judgement, case by case", () => {
   expect(violations("E a 2 1", "E a 2 2")).toBe(0);
   expect(violations("E a 2 1", "E a 2 2", "E a 2 3")).toBe(1);
   expect(violations("E a 2 1", "E a 2 2", "K 1", "E a 2 3")).toBe(0);
-  expect(violations("E a x 1", "K 1", "E a x 2")).toBe(0); // it may be gone
-  expect(violations("E a x 1", "K 1", "E a x 2", "L a 1")).toBe(1); // it was not
-  expect(violations("E a x 1", "E a x 2", "K 1")).toBe(1); // it was alive then
+  expect(violations("E a x 1", "K 1", "E a x 2")).toBe(0); // it may have ended
+  expect(violations("E a x 1", "K 1", "E a x 2", "L a 1")).toBe(1); // it had not
+  expect(violations("E a x 1", "E a x 2", "K 1")).toBe(1); // it was alive at that time
   expect(violations("E a x 1", "M a 1 2")).toBe(1);
   expect(violations("K 2", "E a x 1", "M a 1 2")).toBe(0);
   expect(violations("L a 1")).toBe(1);

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openEngine, openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
+import { certificate } from "../../support/certificate.ts";
 import { required } from "../../support/required.ts";
-import { certificate, type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
+import { type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
 
@@ -58,7 +59,7 @@ describe.if(hasEtcd())("etcd", () => {
   const queue = (name: string, length: number) =>
     until(async () => (await keys(name)).length === length, `${length} in the queue of ${name}`);
 
-  test("a lease that an administrator revokes: the lock is lost at once", async () => {
+  test("an administrator revokes the lease: the lock is lost at once", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("revoked")))!;

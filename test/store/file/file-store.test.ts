@@ -28,7 +28,7 @@ const linux = process.platform === "linux";
 const mode = "exclusive" as const;
 const FILE = "exclusive_t.lock";
 
-/** What an attempt to take the lock `t` throws. */
+/** The error of an attempt to take the lock `t`. */
 function refusal(dir: string): LockFileError {
   try {
     new FileStore({ dir }).tryAcquireSync({ name: "t", mode })?.releaseSync();
@@ -41,8 +41,8 @@ function refusal(dir: string): LockFileError {
 
 const openDescriptors = (): number => readdirSync("/dev/fd").length;
 
-describe("what stands in the lock's place", () => {
-  /** The library and the command refuse it, and leave it as it is. */
+describe("another kind of file at the path of the lock", () => {
+  /** Checks that the library and the command refuse it, and leave it as it is. */
   async function isRefused(dir: TempDir, code: string, text: string): Promise<void> {
     const before = openDescriptors();
     expect(refusal(dir.path)).toMatchObject({ code, operation: "open", path: dir.file(FILE) });
@@ -63,7 +63,7 @@ describe("what stands in the lock's place", () => {
     await isRefused(dir, "ELOOP", "a symbolic link is in its place");
     expect(readFileSync(dir.file("victim"), "utf8")).toBe("precious");
     rmSync(dir.file("victim"));
-    await isRefused(dir, "ELOOP", "a symbolic link is in its place"); // one that points nowhere makes nothing
+    await isRefused(dir, "ELOOP", "a symbolic link is in its place"); // a dangling one creates nothing
     expect(dir.list()).toEqual([FILE]);
   });
 
@@ -90,7 +90,7 @@ describe("what stands in the lock's place", () => {
     expect(lstatSync(dir.file("victim")).nlink).toBe(2);
   });
 
-  test("no directory, or a file for one", async () => {
+  test("no directory, or a file in its place", async () => {
     using dir = new TempDir();
     expect(refusal(dir.file("none"))).toMatchObject({ code: "ENOENT" });
     expect(refusal(dir.file("none")).message).toContain("make the directory");
@@ -99,7 +99,7 @@ describe("what stands in the lock's place", () => {
     expect(refusal(`${dir.path}/\x1b[31m`).message).toContain("\\x1b[31m");
   });
 
-  test("a file with anything in it is a lock file that nobody holds", () => {
+  test("a file with any content is a free lock", () => {
     using dir = new TempDir();
     for (const content of ["", "junk", "x".repeat(100_000), `${process.pid}\n{"version":1}\n`]) {
       writeFileSync(dir.file(FILE), content);
@@ -113,7 +113,7 @@ describe("what stands in the lock's place", () => {
 
 describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("another user's file", () => {
   const NOBODY = 65534;
-  // The binary where anybody may run it.
+  // The binary in a place where any user may run it.
   const bin = new TempDir();
   afterAll(() => bin[Symbol.dispose]());
   chmodSync(bin.path, 0o755);
@@ -126,7 +126,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
   const nobody = (dir: TempDir, ...args: string[]): Promise<Result> =>
     command([...asNobody, reachable(), ...args], { dir, cwd: "/" });
 
-  test("that its holder left behind: the lock is to be had, and nothing is written into the file", async () => {
+  test("that its holder left behind: the lock is free, and nothing is written into the file", async () => {
     using dir = new TempDir();
     for (const permissions of [0o755, 0o777, 0o1777]) {
       chmodSync(dir.path, permissions);
@@ -135,7 +135,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
       const theirs = openSync(dir.file(FILE), "r"); // sees what is written into it, also when it is deleted
       await using held = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
       await held.says("begun");
-      // Not written into, but deleted: in its place is a file of our own, which names us.
+      // Deleted instead of written to: the new file is that of this user, and names this process.
       expect(lstatSync(dir.file(FILE))).toMatchObject({ uid: 0 });
       expect(readFileSync(theirs, "utf8")).toBe("999999999\nprecious\n");
       closeSync(theirs);
@@ -148,7 +148,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     }
   });
 
-  test("in a sticky directory, which cannot be deleted: a correct lock on the file as it is", async () => {
+  test("in a sticky directory, where it cannot be deleted: a valid lock on the file as it is", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o1777);
     for (const permissions of [0o644, 0o666]) {
@@ -169,7 +169,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     rmSync(dir.file(FILE), { force: true });
   });
 
-  test("is not written into where the directory lets us do neither", async () => {
+  test("is not written into if the directory permits neither", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o1777);
     writeFileSync(dir.file(FILE), "precious\n");
@@ -181,7 +181,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     }
   });
 
-  test("that may not be read: a clear error", async () => {
+  test("without read permission: a clear error", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o1777);
     writeFileSync(dir.file(FILE), "");
@@ -191,7 +191,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     expect(stderr).toContain("a file of the user with id 0, who lets nobody else read it");
   });
 
-  test("that shares the lock is not deleted by one who shares it too", async () => {
+  test("that is locked in shared mode is not deleted by another shared holder", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o777);
     const run = ["run", "--shared", "t", "--", "sh", "-c", "echo begun; exec sleep 60"];
@@ -203,7 +203,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     expect(await exclusive(["run", "t", "--", "true"], { dir })).toMatchObject({ status: 75 });
   });
 
-  test("a directory that may not be written", async () => {
+  test("a directory without write permission", async () => {
     using dir = new TempDir();
     chmodSync(dir.path, 0o755);
     const { status, stderr } = await nobody(dir, "run", "t", "--", "true");
@@ -213,7 +213,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
 });
 
 describe("a file that is deleted or replaced by hand", () => {
-  test("its holder deletes no other one's", () => {
+  test("its holder does not delete the new file", () => {
     using dir = new TempDir();
     const store = new FileStore({ dir: dir.path });
     const first = store.tryAcquireSync({ name: "t", mode })!;
@@ -228,7 +228,7 @@ describe("a file that is deleted or replaced by hand", () => {
     expect(dir.list()).toEqual([]);
   });
 
-  test("a waiter goes on to the file that is there now", async () => {
+  test("a waiter goes on to the new file", async () => {
     using dir = new TempDir();
     const store = new FileStore({ dir: dir.path });
     const first = store.tryAcquireSync({ name: "t", mode })!;
@@ -247,7 +247,7 @@ describe("a file that is deleted or replaced by hand", () => {
   });
 });
 
-test("no descriptor stays open, whatever the end", async () => {
+test("no descriptor stays open, however the call ends", async () => {
   using dir = new TempDir();
   const store = new FileStore({ dir: dir.path });
   await store.waitAcquire({ name: "warm", mode }).then((lease) => lease.release());
@@ -264,7 +264,7 @@ test("no descriptor stays open, whatever the end", async () => {
   expect(dir.list()).toEqual([]);
 });
 
-test("two that make the file at once: one has the lock, the other is refused or waits", async () => {
+test("two processes create the file at once: one has the lock, the other is refused or waits", async () => {
   using dir = new TempDir();
   const go = `const at = ${Date.now() + 1000}; while (Date.now() < at) {}
     try { new Lock({ name: "t" }).acquireSync(); console.log("held"); setInterval(() => {}, 1000); }
@@ -283,7 +283,7 @@ test("two that make the file at once: one has the lock, the other is refused or 
   }
 });
 
-/** The binary under strace, which makes the system call fail on the lock file alone. */
+/** Runs the binary under strace, which lets a system call fail on the lock file only. */
 describe.if(linux && required("strace", "strace"))("a system call that fails", () => {
   const failing = (dir: TempDir, inject: string, ...args: string[]) =>
     new Process(
@@ -300,7 +300,7 @@ describe.if(linux && required("strace", "strace"))("a system call that fails", (
   const isFree = async (dir: TempDir) => (await exclusive(["run", "t", "--", "true"], { dir })).status === 0;
 
   test.each(["EIO", "EACCES", "ENOMEM"])(
-    "lstat or fstat with %s is an error, and no deleted file",
+    "lstat or fstat with %s is an error, not a deleted file",
     async (errno) => {
       using dir = new TempDir();
       writeFileSync(dir.file(FILE), "");
@@ -315,7 +315,7 @@ describe.if(linux && required("strace", "strace"))("a system call that fails", (
   );
 
   test.each(["EPERM", "EROFS", "EIO"])(
-    "unlink with %s: the lock is free all the same, and names nobody",
+    "unlink with %s: the lock is free nevertheless, and the file names no process",
     async (errno) => {
       using dir = new TempDir();
       const run = await failing(
@@ -370,9 +370,9 @@ describe.if(linux && required("strace", "strace"))("a system call that fails", (
     expect(dir.list()).toEqual([]);
   });
 
-  test("a file system whose files are others at each look is told, not tried for ever", async () => {
+  test("a file system with unstable inodes is reported, not retried forever", async () => {
     using dir = new TempDir();
-    // Absent when it is to be opened, there when it is to be made.
+    // Missing when it is opened, existing when it is created.
     writeFileSync(dir.file(FILE), "");
     const run = await failing(dir, "openat,?open:error=ENOENT:when=1+2", "run", "t", "--", "echo", "no")
       .result;
@@ -383,7 +383,7 @@ describe.if(linux && required("strace", "strace"))("a system call that fails", (
 
 test("a full disk costs the record, not the lock", async () => {
   using dir = new TempDir();
-  // The shell's limit of file size: a write beyond it fails as on a full disk.
+  // A limit of the file size: a write beyond it fails as on a full disk.
   const script = `ulimit -f 0; trap "" XFSZ; exec "$@"`;
   const run = ["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"];
   await using held = new Process(["sh", "-c", script, "sh", binary, ...run], { dir });

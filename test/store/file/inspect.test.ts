@@ -1,4 +1,4 @@
-/** What is seen of lock files from outside. What `list` and `status` make of it has its tests in test/command. */
+/** Inspects lock files from outside. The tests of `list` and `status` are in test/command. */
 import { expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { fileName } from "../../../src/name.ts";
@@ -9,7 +9,7 @@ import { library } from "../../support/paths.ts";
 import { command, commandOf, hold, Process } from "../../support/process.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 
-test("what is no file that can be a lock's is unknown, and is neither opened nor waited for", async () => {
+test("anything but a regular file is unknown, and is neither opened nor waited for", async () => {
   using dir = new TempDir();
   await command(["mkfifo", dir.file(fileName("fifo"))]);
   symlinkSync("/etc/passwd", dir.file(fileName("link")));
@@ -19,7 +19,7 @@ test("what is no file that can be a lock's is unknown, and is neither opened nor
   expect((await store.status("directory")).state).toBe("free");
 });
 
-test("a path that cannot be looked at is an error", async () => {
+test("a path that cannot be inspected is an error", async () => {
   using dir = new TempDir();
   writeFileSync(dir.file("file"), "");
   const store = new FileStore({ dir: dir.file("file") });
@@ -38,7 +38,7 @@ test("a name in the record counts only if the file's name proves it", async () =
   expect((await new FileStore({ dir: dir.path }).list())[0]!.name).toMatch(/^a+-[0-9a-f]{64}$/);
 });
 
-test("who holds a lock by the kernel's word: each process that has its open file", async () => {
+test("the holders of a lock are the processes that have its open file, according to the kernel", async () => {
   using dir = new TempDir();
   await using wrapper = await hold(dir, "job");
   await using reader = new Process([
@@ -50,14 +50,14 @@ test("who holds a lock by the kernel's word: each process that has its open file
   ]);
   await reader.says("begun");
   const file = dir.file("exclusive_job.lock");
-  const pid = await commandOf(wrapper);
+  const pid = commandOf(wrapper);
   expect(processesHolding(file).sort()).toEqual([wrapper.pid, pid].sort());
   expect(holdsLock(reader.pid, file)).toBe(false);
   expect(holdsLock(pid, dir.file("none"))).toBe(false);
 });
 
 test.if(canUnshare())(
-  "where the kernel does not name the holder, how the lock is held is found out by trying",
+  "if the kernel does not name the holder, the mode of the lock is found by trying",
   async () => {
     using dir = new TempDir();
     await using _one = await hold(dir, "exclusive");

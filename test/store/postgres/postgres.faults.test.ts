@@ -1,6 +1,7 @@
 /** The faults of every store, with PostgreSQL, and faults that only PostgreSQL has. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { alive, start } from "../../support/process.ts";
+import { alive } from "../../support/proc.ts";
+import { start } from "../../support/process.ts";
 import { hasPostgres, type PostgresServer, startPostgres } from "../../support/servers.ts";
 import { until } from "../../support/until.ts";
 import { faultSuite, scene } from "../faults.ts";

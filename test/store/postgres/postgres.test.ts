@@ -5,16 +5,11 @@ import { join } from "node:path";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openEngine, openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
+import { certificate } from "../../support/certificate.ts";
 import { root } from "../../support/paths.ts";
 import { command, Process } from "../../support/process.ts";
 import { required } from "../../support/required.ts";
-import {
-  certificate,
-  freePort,
-  hasPostgres,
-  type PostgresServer,
-  startPostgres,
-} from "../../support/servers.ts";
+import { freePort, hasPostgres, type PostgresServer, startPostgres } from "../../support/servers.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
 
@@ -62,7 +57,7 @@ describe.if(hasPostgres())("postgres", () => {
       ({ pid }) => pid as number,
     );
 
-  test("a session that an administrator ends: the lock is lost at once, and says why", async () => {
+  test("an administrator ends the session: the lock is lost at once, with the reason", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const lease = (await store.tryAcquire(exclusive("ended")))!;

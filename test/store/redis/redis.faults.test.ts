@@ -1,6 +1,7 @@
 /** The faults of every store, with Redis, and faults that only Redis has. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { alive, exclusive } from "../../support/process.ts";
+import { alive } from "../../support/proc.ts";
+import { exclusive } from "../../support/process.ts";
 import { hasRedis, type RedisServer, startRedis } from "../../support/servers.ts";
 import { faultSuite, scene, waits } from "../faults.ts";
 

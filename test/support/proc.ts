@@ -1,0 +1,34 @@
+/** What Linux shows of processes and locks in /proc. */
+import { readFileSync, statSync } from "node:fs";
+
+/** The fields of a process's stat from its state on, or undefined when it is gone: proc_pid_stat(5). */
+function statFields(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  } catch {
+    return undefined;
+  }
+}
+
+/** The letter of a process's state: `T` stopped, `Z` zombie. Undefined when it is gone. */
+export const stateOf = (pid: number): string | undefined => statFields(pid)?.[0];
+
+export const processGroupOf = (pid: number): number => Number(statFields(pid)?.[2]);
+
+/** When a process started, in clock ticks since the boot. */
+export const startTimeOf = (pid: number): string => statFields(pid)![19]!;
+
+/** Is this process alive, and not dead or a zombie? */
+export function alive(pid: number): boolean {
+  const state = stateOf(pid);
+  return state !== undefined && state !== "Z" && state !== "X";
+}
+
+/** How many processes wait for the locks of these files. */
+export function waiters(...files: string[]): number {
+  const inodes = files.map((file) => `:${statSync(file).ino} `);
+  const lines = readFileSync("/proc/locks", "utf8").split("\n");
+  return lines.filter((line) => line.includes("-> FLOCK") && inodes.some((inode) => line.includes(inode)))
+    .length;
+}
