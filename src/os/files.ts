@@ -60,15 +60,6 @@ export const access = (path: Path, mode: number): Code | undefined =>
 /** Checks whether files can be made in this directory. */
 export const writableDirectory = (path: string): boolean => access(path, ACCESS.W | ACCESS.X) === undefined;
 
-/** Checks that nothing is at the path, not even a dangling link: cheaper than a failed `open`. */
-export function isAbsent(path: string): boolean {
-  try {
-    return fs.lstatSync(path, { throwIfNoEntry: false }) === undefined;
-  } catch {
-    return false; // `open` finds out why
-  }
-}
-
 /** Writes all of the bytes at the start of the file. */
 export const pwrite = (fd: number, bytes: Uint8Array): Code | undefined => writeAll(fd, bytes, true);
 

@@ -80,7 +80,6 @@ function openLockFile(path: string): Opened {
  * (`fs.protected_regular`, proc_sys_fs(5)).
  */
 export function openIfPresent(path: string): Opened {
-  if (files.isAbsent(path)) return { fd: "ENOENT", access: "read" };
   const fd = files.open(path, O.RDWR | SAFE);
   // flock(2) needs no more than an open file: another user's can be locked without being written.
   if (fd !== "EACCES" && fd !== "EPERM" && fd !== "EROFS") return { fd, access: "written" };
