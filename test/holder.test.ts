@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { decodeRecord, encodeRecord, type HolderRecord, newRecord, thisProcess } from "../src/holder.ts";
 import { Lock } from "../src/index.ts";
 import { startTime } from "../src/os/processes.ts";
+import { stateOf } from "./support/proc.ts";
 import { Process } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
 import { until } from "./support/until.ts";

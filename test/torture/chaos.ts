@@ -256,7 +256,7 @@ export class Round {
       }
     }
     for (const { name } of LOCKS) {
-      const line = new FileStore({ dir: this.#locks }).tryAcquireSync({
+      const queueHead = new FileStore({ dir: this.#locks }).tryAcquireSync({
         name: queueHeadName(name),
         mode: "exclusive",
       });

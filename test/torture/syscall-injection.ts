@@ -1,6 +1,5 @@
 /** Makes one system call of a process fail, slow or fatal, by strace(1). */
 import { readdirSync, readFileSync } from "node:fs";
-import { readText } from "../../src/os/files.ts";
 import { FileStore } from "../../src/store/file/file-store.ts";
 import { binary } from "../support/paths.ts";
 import { alive, processGroupOf } from "../support/proc.ts";
