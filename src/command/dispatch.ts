@@ -55,6 +55,14 @@ async function help(topic: string[]): Promise<number> {
   return call((await import("./help.ts")).default, topic);
 }
 
+async function usageOf(name: string): Promise<string> {
+  const [{ synopsis }, { loadCommand }] = await Promise.all([
+    import("./cli/help.ts"),
+    import("./commands.ts"),
+  ]);
+  return synopsis(await loadCommand(name));
+}
+
 async function fail(error: unknown): Promise<number> {
   if (error instanceof HelpRequest) return help([name]);
   const status = statusOfError(error);
@@ -62,10 +70,8 @@ async function fail(error: unknown): Promise<number> {
     printError(`internal error: ${(error as Error).stack ?? error}`);
     return EXIT.SOFTWARE;
   }
-  const usage =
-    error instanceof UsageError ? await (await import("./cli/help.ts")).synopsis(name) : undefined;
   printError(printable((error as Error).message));
-  if (usage !== undefined) printError(`usage: ${usage}`);
+  if (error instanceof UsageError) printError(`usage: ${await usageOf(name)}`);
   return status;
 }
 

@@ -3,7 +3,7 @@ import { defineCommand } from "citty";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
 import { overview, page } from "./cli/help.ts";
-import { loadCommand, unknownCommand } from "./commands.ts";
+import { loadCommand, loadCommands, unknownCommand } from "./commands.ts";
 import { print } from "./output/print.ts";
 
 const ARGS = defineArgs({
@@ -26,7 +26,7 @@ export default defineCommand({
 async function help(topic = "help"): Promise<number> {
   if (topic === "flock") return (await import("./flock.ts")).flockFront(["--help"], "exclusive flock");
   if (topic === "help") {
-    print(await overview());
+    print(overview(await loadCommands()));
     return EXIT.OK;
   }
   const command = await loadCommand(topic);

@@ -1,5 +1,4 @@
 /** `--help`: one screen a command, made from the commands' definitions. */
-import { loadCommand, loadCommands } from "../commands.ts";
 import { type Command, operandsOf, optionsOf, valueHint } from "./define.ts";
 
 /** The smallest screen of a terminal. */
@@ -12,8 +11,7 @@ const LEFT_MAX = 28;
 const SUMMARY = "exclusive - run commands under a named lock";
 
 /** `exclusive run [OPTION...] NAME [--] COMMAND [ARG...]`; that of the program where there is no such command. */
-export async function synopsis(name: string): Promise<string> {
-  const command = await loadCommand(name);
+export function synopsis(command: Command | undefined): string {
   return command ? usageOf(command) : "exclusive COMMAND [OPTION...] (exclusive --help lists them)";
 }
 
@@ -31,8 +29,7 @@ export function page(command: Command): string {
 }
 
 /** The program's own page: one line a command. */
-export async function overview(): Promise<string> {
-  const commands = await loadCommands();
+export function overview(commands: readonly Command[]): string {
   return screen([
     [SUMMARY, ...examplesOf(commands[0]!)],
     [
