@@ -14,7 +14,7 @@ const waitStatus = new Int32Array(1);
 
 /**
  * The next change of a child, if there is one: waitpid(2).
- * @throws when it is no child of ours, or was reaped elsewhere
+ * @throws when it is not our child, or was reaped elsewhere
  */
 export function childChange(pid: number): Change | undefined {
   waitpid ??= libc({ waitpid: { args: ["i32", "ptr", "i32"], returns: "i32" } }).waitpid;

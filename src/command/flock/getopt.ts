@@ -1,6 +1,6 @@
 /**
  * Options as getopt_long(3) of the GNU C library reads them, with its messages: long names may be abbreviated, letters
- * combined, values attached, and options end at the first argument that is none (the `+` of its letters). For the
+ * combined, values attached, and options end at the first other argument (the `+` of its letters). For the
  * front that must take exactly what the original takes; our own commands have `options.ts`.
  */
 import { splitOnce } from "../cli/options.ts";
@@ -21,7 +21,7 @@ export class GetoptError extends Error {}
 /**
  * Yields each option's key and value (empty where it takes none), in order, and returns the other arguments.
  * @param letters as in C: a letter with a `:` behind it takes a value
- * @param ends whether an argument that looks like an option is none, and ends them
+ * @param ends tells an operand that looks like an option: it ends the options
  * @throws {GetoptError} when an option is reached that is wrong: those before it have been yielded
  */
 export function* getopt(
