@@ -52,6 +52,7 @@ async function other(): Promise<number> {
 }
 
 async function help(topic: string[]): Promise<number> {
+  if (topic[0] === "flock") return call((await import("./flock.ts")).default, ["--help"]); // it has a page of its own
   return call((await import("./help.ts")).default, topic);
 }
 

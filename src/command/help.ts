@@ -24,7 +24,6 @@ export default defineCommand({
 
 /** @throws {UsageError} when there is no such command */
 async function help(topic = "help"): Promise<number> {
-  if (topic === "flock") return (await import("./flock.ts")).flockFront(["--help"], "exclusive flock");
   if (topic === "help") {
     print(overview(await loadCommands()));
     return EXIT.OK;
