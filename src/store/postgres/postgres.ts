@@ -9,6 +9,7 @@
  * The holder is published in `pg_stat_activity`: `application_name` has the lock's name, which every user can read; a
  * comment in the last statement has the record, which only the same role and `pg_read_all_stats` can read.
  */
+import { WrongArgument } from "../../errors.ts";
 import { type HolderRecord, newRecord } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
@@ -34,7 +35,7 @@ class PostgresStore implements Store<TimedLease> {
     private readonly url: StoreUrl,
     private readonly options: EngineOptions,
   ) {
-    if (!URL.canParse(url.url)) throw new TypeError(`not a URL: ${url.redacted}`);
+    if (!URL.canParse(url.url)) throw new WrongArgument(`not a URL: ${url.redacted}`);
   }
 
   location(_name: string): string {
