@@ -53,9 +53,11 @@ export class Elf {
   /** The one section whose bytes are followed by this 64-bit value. */
   sectionBefore(value: number): Section {
     const found = [...this.#sections.values()].filter(
-      ({ offset, size }) => size > 0 && offset + size + 8 <= this.bytes.length && this.u64(offset + size) === value,
+      ({ offset, size }) =>
+        size > 0 && offset + size + 8 <= this.bytes.length && this.u64(offset + size) === value,
     );
-    if (found.length !== 1) throw new Error(`expected one section before the value ${value}, not ${found.length}`);
+    if (found.length !== 1)
+      throw new Error(`expected one section before the value ${value}, not ${found.length}`);
     return found[0]!;
   }
 
@@ -122,7 +124,9 @@ export class Elf {
   /** The slot through which the code at this place jumps; undefined where it is other code. */
   #slotUsedAt(at: number, address: number): number | undefined {
     if (!this.arm64)
-      return this.bytes.readUInt16LE(at) === 0x25ff ? address + 6 + this.bytes.readInt32LE(at + 2) : undefined;
+      return this.bytes.readUInt16LE(at) === 0x25ff
+        ? address + 6 + this.bytes.readInt32LE(at + 2)
+        : undefined;
     const [adrp, ldr] = [this.bytes.readUInt32LE(at), this.bytes.readUInt32LE(at + 4)];
     // adrp x16, PAGE; ldr x17, [x16, #OFFSET]
     if ((adrp & 0x9f00001f) >>> 0 !== 0x90000010 || (ldr & 0xffc003ff) >>> 0 !== 0xf9400211) return undefined;

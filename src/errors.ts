@@ -13,8 +13,10 @@ export interface Holder {
   commandPid?: number | undefined;
   /** Host name. */
   host?: string | undefined;
-  /** When the lock was taken. */
+  /** When the lock was taken, by the clock of then. */
   acquiredAt?: Date | undefined;
+  /** When it was taken, in seconds since this boot; undefined where it was taken elsewhere, or before this boot. */
+  acquiredUptime?: number | undefined;
   mode?: Mode | undefined;
   /** The text given with `--label` or `label`. */
   label?: string | undefined;

@@ -1,7 +1,7 @@
 /** Picks the command, or the flock(1) front end when the program was called as `flock`. */
 import { printable } from "../errors.ts";
-import { unblockSignals } from "../os/signal-mask.ts";
 import { isCompiled } from "../os/self.ts";
+import { unblockSignals } from "../os/signal-mask.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
 import { print, printError } from "./output/print.ts";

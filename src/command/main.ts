@@ -15,3 +15,5 @@ try {
   } catch {} // no stderr
   process.exit(71);
 }
+
+export {}; // a module: else there is no `await`

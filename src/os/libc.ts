@@ -142,11 +142,28 @@ ${body}`;
   return worker;
 }
 
-/** @throws {CannotRun} where the system refuses another thread */
+/** What a thread of Bun needs for its event loop, and one for what it opens on its way. */
+const DESCRIPTORS_OF_THREAD = 3;
+
+/**
+ * @throws {CannotRun} where the system refuses another thread, or the descriptors for it: there Bun would end the process
+ * with 1
+ */
 function newWorker(url: string): Worker {
+  const fs = require("node:fs") as typeof import("node:fs");
+  const free: number[] = [];
+  try {
+    while (free.length < DESCRIPTORS_OF_THREAD) free.push(fs.openSync("/", "r"));
+  } catch (error) {
+    throw new CannotRun(`no thread to wait in: ${(error as Error).message} (ulimit -n)`);
+  } finally {
+    for (const fd of free) fs.closeSync(fd);
+  }
   try {
     return new Worker(url);
   } catch (error) {
-    throw new CannotRun(`no thread to wait in: ${(error as Error).message} (ulimit -u, or too little memory)`);
+    throw new CannotRun(
+      `no thread to wait in: ${(error as Error).message} (ulimit -u, or too little memory)`,
+    );
   }
 }

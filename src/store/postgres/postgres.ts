@@ -10,7 +10,7 @@
  * comment in the last statement has the record, which only the same role and `pg_read_all_stats` can read.
  */
 import { WrongArgument } from "../../errors.ts";
-import { type HolderRecord, newRecord } from "../../holder.ts";
+import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
 import { pause, TimedLease } from "../lease.ts";
@@ -77,7 +77,7 @@ class PostgresStore implements Store<TimedLease> {
         const record = newRecord(request);
         const query = `SELECT pg_advisory_lock${suffix(request)}(${keyOf(request.name)})`;
         await session.wait(query, comment(request.name, record), signal);
-        record.acquired = new Date().toISOString();
+        Object.assign(record, acquiredNow());
         return await this.#confirmOwnership(session, request, record, signal, interrupted);
       } catch (error) {
         const ended = session?.closed.aborted === true;

@@ -160,9 +160,11 @@ function parse({ url, redacted }: StoreUrl): URL {
       `not a URL of Redis: ${redacted} (are special characters in the password quoted as %XX?)`,
     );
   }
-  if (!/^\/?\d*$/.test(parsed.pathname)) throw new WrongArgument(`${redacted}: a database of Redis is a number`);
+  if (!/^\/?\d*$/.test(parsed.pathname))
+    throw new WrongArgument(`${redacted}: a database of Redis is a number`);
   for (const key of parsed.searchParams.keys()) {
-    if (key !== "cacert") throw new WrongArgument(`${redacted}: unknown parameter '${key}' (there is cacert)`);
+    if (key !== "cacert")
+      throw new WrongArgument(`${redacted}: unknown parameter '${key}' (there is cacert)`);
   }
   return parsed;
 }
