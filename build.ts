@@ -3,7 +3,7 @@
  * and their `dist/SHA256SUMS`; with `--lib` `dist/lib`, what the npm package holds.
  */
 import { rename, rm } from "node:fs/promises";
-import { keepProcessState } from "./build/process-state.ts";
+import { patchLinuxBinary } from "./build/patch.ts";
 import { version } from "./package.json";
 
 /** The binaries of a release, and the Bun that each is made with: fetched by Bun from the npm registry when first needed. */
@@ -56,11 +56,13 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
       outfile: unfinished,
       autoloadDotenv: false,
       autoloadBunfig: false,
+      // With an option baked in, Bun starts in a current directory that was deleted; without one it ends with status 1.
+      execArgv: ["--no-warnings"],
       jitPolicy: NO_COMPILER,
       ...(target && { target }),
     },
   });
-  if (!target?.includes("darwin")) await keepProcessState(unfinished);
+  if (!target?.includes("darwin")) await patchLinuxBinary(unfinished);
   await rename(unfinished, outfile); // over a binary that may be running
 }
 

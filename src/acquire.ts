@@ -5,7 +5,7 @@
  * middle of a scope or of a wait too, so that no file stays behind.
  */
 import { type Duration, milliseconds } from "./duration.ts";
-import { CannotAcquireLock, LockTimeout } from "./errors.ts";
+import { CannotAcquireLock, LockTimeout, WrongArgument } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
@@ -53,9 +53,9 @@ interface RequestOptions {
 export function requestFor({ name, shared, label, slots, file }: RequestOptions): Request {
   checkName(name);
   if (slots !== undefined && !(Number.isInteger(slots) && slots >= 1 && slots <= 64))
-    throw new TypeError(`slots must be a whole number from 1 to 64, not ${slots}`);
+    throw new WrongArgument(`slots must be a whole number from 1 to 64, not ${slots}`);
   if (slots !== undefined && (file !== undefined || shared))
-    throw new TypeError("slots goes with neither file nor shared");
+    throw new WrongArgument("slots goes with neither file nor shared");
   return { name, mode: shared ? "shared" : "exclusive", label, slots };
 }
 

@@ -3,6 +3,9 @@
 /** A length of time: a number of milliseconds, or text such as `"500ms"`, `"30s"`, `"1h30m"`, `"30"` (seconds). */
 export type Duration = number | string;
 
+/** Text that is not a duration, or one out of range. The class tells it from a `RangeError` of the engine, which is a bug. */
+export class WrongDuration extends RangeError {}
+
 const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const PART = /(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)/gy;
 
@@ -13,7 +16,7 @@ const PART = /(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)/gy;
 export function milliseconds(duration: Duration): number {
   if (typeof duration === "number") {
     if (duration >= 0) return duration;
-    throw new RangeError(`a duration is a number of milliseconds, not negative: ${duration}`);
+    throw new WrongDuration(`a duration is a number of milliseconds, not negative: ${duration}`);
   }
   const text = duration.trim();
   if (/^(\d+(\.\d*)?|\.\d+)$/.test(text)) return Number(text) * 1000;
@@ -24,7 +27,7 @@ export function milliseconds(duration: Duration): number {
     end += part.length;
   }
   if (end === 0 || end !== text.length) {
-    throw new RangeError(`not a duration: '${duration}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
+    throw new WrongDuration(`not a duration: '${duration}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
   }
   return total;
 }

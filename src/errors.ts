@@ -13,8 +13,10 @@ export interface Holder {
   commandPid?: number | undefined;
   /** Host name. */
   host?: string | undefined;
-  /** When the lock was taken. */
+  /** When the lock was taken, by the clock of then. */
   acquiredAt?: Date | undefined;
+  /** When it was taken, in seconds since this boot; undefined where it was taken elsewhere, or before this boot. */
+  acquiredUptime?: number | undefined;
   mode?: Mode | undefined;
   /** The text given with `--label` or `label`. */
   label?: string | undefined;
@@ -102,6 +104,20 @@ export class StoreError extends Error {
   override readonly name = "StoreError";
   readonly code = "ESTORE";
 }
+
+/** An argument that a caller got wrong. The class tells it from a `TypeError` of the engine, which is a bug. */
+export class WrongArgument extends TypeError {}
+
+/** The program cannot run here: memory, threads or a system call is missing. Nothing is known about any lock. */
+export class CannotRun extends Error {
+  override readonly name = "CannotRun";
+}
+
+/** Codes of what runs out, or is withheld, before a lock is looked at: open(2), fork(2), pthread_create(3). */
+const SCARCE: readonly string[] = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"];
+
+/** Does this code say that memory, threads or descriptors ran out? Then it is no answer about the file or command. */
+export const isScarcity = (code: string): boolean => SCARCE.includes(code);
 
 /** Text of unknown origin made fit for a terminal: control characters and the like as `\xNN` or `\u{…}`. */
 export function printable(text: string): string {

@@ -5,7 +5,7 @@
  * file can write anything into it.
  */
 import type { Holder, Mode } from "./errors.ts";
-import { bootId, hostName, pidNamespace } from "./os/host.ts";
+import { bootId, hostName, pidNamespace, uptime } from "./os/host.ts";
 import { isVisible, processExists, startTime } from "./os/processes.ts";
 
 export type { Holder, Mode } from "./errors.ts";
@@ -20,8 +20,10 @@ export interface HolderRecord {
   pidns?: string | undefined;
   /** When the process started: clock ticks since boot, see proc_pid_stat(5). */
   started?: string | undefined;
-  /** ISO 8601. */
+  /** ISO 8601, for people: the clock may have been set since. */
   acquired: string;
+  /** When the lock was taken, in seconds since boot. */
+  uptime?: number | undefined;
   mode: Mode;
   label?: string | undefined;
   /** How many slots the lock has of which this is one. */
@@ -49,7 +51,22 @@ export function newRecord({
   label,
   slots,
 }: Pick<HolderRecord, "mode" | "label" | "slots">): HolderRecord {
-  return { version: 1, ...thisProcess(), acquired: new Date().toISOString(), mode, label, slots };
+  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label, slots };
+}
+
+/** The moment in which a lock is taken, for its record. */
+export function acquiredNow(): Pick<HolderRecord, "acquired" | "uptime"> {
+  return { acquired: new Date().toISOString(), uptime: uptime() };
+}
+
+/**
+ * How long the holder has had the lock, in milliseconds. Counted from boot where the lock was taken in this boot and this
+ * pid namespace; else by the two clocks of the wall, either of which may have been set.
+ */
+export function heldFor({ acquiredAt, acquiredUptime }: Holder): number | undefined {
+  const now = acquiredUptime === undefined ? undefined : uptime();
+  if (now !== undefined) return Math.max(0, now - acquiredUptime!) * 1000;
+  return acquiredAt && Math.max(0, Date.now() - acquiredAt.getTime());
 }
 
 const encoder = new TextEncoder();
@@ -92,6 +109,7 @@ export function holderByRecord(
     commandPid: record.command,
     host: record.host,
     acquiredAt: acquiredAt && !Number.isNaN(acquiredAt.getTime()) ? acquiredAt : undefined,
+    acquiredUptime: isFromHere(record) ? record.uptime : undefined,
     mode: record.mode === "shared" ? "shared" : record.mode === "exclusive" ? "exclusive" : undefined,
     label: record.label,
     slots: record.slots,
@@ -117,12 +135,19 @@ function parseRecord(line: string): Partial<HolderRecord> {
     pidns: text("pidns"),
     started: text("started"),
     acquired: text("acquired"),
+    uptime: typeof fields.uptime === "number" && fields.uptime >= 0 ? fields.uptime : undefined,
     mode: text("mode") as Mode | undefined,
     label: text("label"),
     slots: count("slots"),
     name: text("name"),
     command: count("command"),
   };
+}
+
+/** Was the record written in this boot and this pid namespace? Then what it counts means something here. */
+function isFromHere({ boot, pidns }: Partial<HolderRecord>): boolean {
+  const here = thisProcess();
+  return boot !== undefined && boot === here.boot && pidns === here.pidns;
 }
 
 /** Is this pid the process that wrote the record? Undefined when a pid from where it was written means nothing here. */

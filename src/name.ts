@@ -1,4 +1,5 @@
 /** A lock's name: the default, the rules, the file name. */
+import { WrongArgument } from "./errors.ts";
 import { writableDirectory } from "./os/files.ts";
 import { BUNDLE, isCompiled } from "./os/self.ts";
 
@@ -14,10 +15,10 @@ const HASH_LENGTH = 64;
  * @throws {TypeError} for an empty name, and for one that is not text
  */
 export function checkName(name: string): string {
-  if (typeof name !== "string") throw new TypeError(`a lock's name is a string, not ${typeof name}`);
-  if (name === "") throw new TypeError("a lock's name must not be empty (is a variable unset?)");
+  if (typeof name !== "string") throw new WrongArgument(`a lock's name is a string, not ${typeof name}`);
+  if (name === "") throw new WrongArgument("a lock's name must not be empty (is a variable unset?)");
   if (!name.isWellFormed() || name.includes("\ufffd"))
-    throw new TypeError("a lock's name must be text in UTF-8, and this one has bytes that are not");
+    throw new WrongArgument("a lock's name must be text in UTF-8, and this one has bytes that are not");
   return name;
 }
 

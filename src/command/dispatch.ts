@@ -1,5 +1,6 @@
 /** Picks the command, or the flock(1) front end when the program was called as `flock`. */
 import { printable } from "../errors.ts";
+import { isCompiled } from "../os/self.ts";
 import { unblockSignals } from "../os/signal-mask.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
@@ -67,13 +68,20 @@ async function usageOf(name: string): Promise<string> {
 async function fail(error: unknown): Promise<number> {
   if (error instanceof HelpRequest) return help([name]);
   const status = statusOfError(error);
-  if (status === undefined) {
-    printError(`internal error: ${(error as Error).stack ?? error}`);
-    return EXIT.SOFTWARE;
-  }
-  printError(printable((error as Error).message));
+  if (status === undefined) return bug(error);
+  const { message } = error as Error;
+  printError(status === EXIT.CANNOT_RUN ? `cannot run here: ${printable(message)}` : printable(message));
   if (error instanceof UsageError) printError(`usage: ${await usageOf(name)}`);
   return status;
 }
 
+/** Reports what must not happen. In the binary a stack names nothing but places in minified text. */
+function bug(error: unknown): number {
+  const { stack, message } = error as Partial<Error>;
+  printError(`internal error: ${printable((isCompiled ? message : stack) ?? String(error))}`);
+  return EXIT.SOFTWARE;
+}
+
+// Else Bun prints source text and ends with 1: in a callback, and where `fail` itself fails.
+process.on("uncaughtException", (error) => process.exit(statusOfError(error) ?? bug(error)));
 new Promise<number>((resolve) => resolve(main())).catch(fail).then(process.exit);

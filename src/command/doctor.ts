@@ -1,6 +1,7 @@
 /** `exclusive doctor`: check with real processes that locking works in a directory, or in a store. */
 import { defineCommand } from "citty";
 import { defaultDirectory } from "../name.ts";
+import { absolute } from "../os/files.ts";
 import { defineArgs } from "./cli/define.ts";
 import { UsageError } from "./cli/exit-status.ts";
 import { lockLocation, STORE } from "./cli/lock-options.ts";
@@ -38,5 +39,5 @@ async function doctor(rawArgs: string[]): Promise<number> {
     dir = location.dir;
   }
   const { doctorDirectory } = await import("./doctor/directory.ts");
-  return doctorDirectory(dir ?? defaultDirectory(), json);
+  return doctorDirectory(absolute(dir ?? defaultDirectory()), json);
 }

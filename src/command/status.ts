@@ -22,7 +22,7 @@ export default defineCommand({
     name: "status",
     description: "show a lock's state and holder",
     examples: [
-      ["status backup", "exit 0: held, 1: free, 77: no permission to tell"],
+      ["status backup", "exit 0: held, 3: free, 77: no permission to tell"],
       ["status --json backup | jq .holder", ""],
     ],
   },

@@ -2,7 +2,7 @@
  * Files, by node:fs. Most failures here are ordinary answers (`ENOENT`, `EEXIST`), so a function returns the code of a
  * failure where its caller would compare it.
  */
-import { codeOf } from "./errors.ts";
+import { codeOf, systemError } from "./errors.ts";
 import type { Code } from "./libc.ts";
 
 // Required, not imported: a static import is hoisted above the code that blocks the signals, see `signals.ts`.
@@ -19,6 +19,20 @@ export const O = {
   NONBLOCK: fs.constants.O_NONBLOCK,
   NOFOLLOW: fs.constants.O_NOFOLLOW,
 } as const;
+
+/**
+ * A path that means the same after a change of directory.
+ * @throws {LockFileError} for a relative path where the current directory is gone: Bun would take the executable's
+ */
+export function absolute(path: string): string {
+  if (path.startsWith("/")) return path;
+  try {
+    return (require("node:path") as typeof import("node:path")).resolve(process.cwd(), path);
+  } catch (error) {
+    const doing = "find the relative path";
+    throw systemError("open", path, codeOf(error), { doing, hint: "the current directory was deleted" });
+  }
+}
 
 /** What access(2) asks for. */
 export const ACCESS = { X: 1, W: 2, R: 4 } as const;

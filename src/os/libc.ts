@@ -1,5 +1,6 @@
 /** The C library: opens it, reads errno, hands out addresses, and starts worker threads that call it. */
 import type { FFIFunction, Pointer } from "bun:ffi";
+import { CannotRun } from "../errors.ts";
 
 // The module `bun:ffi` wraps this object. Using it directly saves 0.2 ms of start-up.
 const { CString, dlopen, ptr, read } = ((Bun as { FFI?: typeof import("bun:ffi") }).FFI ??
@@ -63,7 +64,7 @@ let path: string | undefined;
 
 /**
  * Opens the C library with these functions. A function that the platform lacks must not be in the list.
- * @throws with the reason of the first failure: later ones are consequences, or say that a path does not exist
+ * @throws {CannotRun} with the reason of the first failure: later ones are consequences, or say that a path does not exist
  */
 export function libc<F extends CFunctions>(functions: F): Record<keyof F, CFunction> {
   let failure: unknown;
@@ -75,7 +76,17 @@ export function libc<F extends CFunctions>(functions: F): Record<keyof F, CFunct
     }
     if (failure === undefined || isAbsence(failure)) failure = opened;
   }
-  throw failure;
+  throw new CannotRun(reasonOf(failure));
+}
+
+/** The reason for people. Without a JIT bun:ffi opens nothing, and says no more than that. */
+function reasonOf(failure: unknown): string {
+  const { message = String(failure) } = failure as Partial<Error>;
+  if (!/requires the JIT/i.test(message)) return `the C library cannot be opened: ${message}`;
+  return (
+    "no memory may be both written and executed (systemd's MemoryDenyWriteExecute=), " +
+    `or too little address space (ulimit -v): ${message}`
+  );
 }
 
 /** What is opened, or why not: a failure is returned or thrown, depending on what fails. */
@@ -124,9 +135,35 @@ const c = dlopen(${JSON.stringify(path)}, ${JSON.stringify(all)}).symbols;
 const errno = () => read.i32(c.${errnoLocation}(), 0);
 ${body}`;
   const url = URL.createObjectURL(new Blob([program], { type: "application/javascript" }));
-  const worker = new Worker(url);
+  const worker = newWorker(url);
   const loaded = () => URL.revokeObjectURL(url);
   worker.addEventListener("message", loaded, { once: true });
   worker.addEventListener("error", loaded, { once: true });
   return worker;
+}
+
+/** What a thread of Bun needs for its event loop, and one for what it opens on its way. */
+const DESCRIPTORS_OF_THREAD = 3;
+
+/**
+ * @throws {CannotRun} where the system refuses another thread, or the descriptors for it: there Bun would end the process
+ * with 1
+ */
+function newWorker(url: string): Worker {
+  const fs = require("node:fs") as typeof import("node:fs");
+  const free: number[] = [];
+  try {
+    while (free.length < DESCRIPTORS_OF_THREAD) free.push(fs.openSync("/", "r"));
+  } catch (error) {
+    throw new CannotRun(`no thread to wait in: ${(error as Error).message} (ulimit -n)`);
+  } finally {
+    for (const fd of free) fs.closeSync(fd);
+  }
+  try {
+    return new Worker(url);
+  } catch (error) {
+    throw new CannotRun(
+      `no thread to wait in: ${(error as Error).message} (ulimit -u, or too little memory)`,
+    );
+  }
 }

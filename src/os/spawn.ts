@@ -139,6 +139,13 @@ export function start(command: Command): Started {
   return failure === undefined ? { pid: pid[0]!, lockFd } : { failure, lockFd };
 }
 
+/** Tells a refused fork, as by a seccomp filter, from a refused execve(2): a directory cannot be executed (`EACCES`). */
+export function canStartProcesses(): boolean {
+  const argv = new StringArray([cString("/")]);
+  const errno = c.posix_spawnp(address(new Int32Array(1)), argv.first, null, null, argv.address, null);
+  return errno !== 0 && errorCode(errno) === "EACCES";
+}
+
 /** The command's signals: the mask that we were started with, and default actions where Bun has changed them. */
 function spawnAttributes(): Uint8Array {
   const attributes = new Uint8Array(512);

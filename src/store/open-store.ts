@@ -1,5 +1,6 @@
 /** From a URL to a store. An engine is loaded when its URL is first used. */
 import type { Duration } from "../duration.ts";
+import { WrongArgument } from "../errors.ts";
 import type { Engine } from "./engine.ts";
 import type { TimedLease } from "./lease.ts";
 import type { Store } from "./store.ts";
@@ -39,7 +40,7 @@ export function checkStoreUrl(url: string): string {
   const scheme = schemeOf(url);
   if (scheme === "file" || Object.hasOwn(ENGINES, scheme)) return url;
   const known = `file, ${Object.keys(ENGINES).join(", ")}`;
-  throw new TypeError(
+  throw new WrongArgument(
     scheme === ""
       ? "a store is a URL such as redis://HOST:6379"
       : `no store has the scheme '${scheme}': (${known})`,
@@ -76,12 +77,12 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
 export async function openEngine(url: string, options: StoreOptions = {}): Promise<Store<TimedLease>> {
   const load = ENGINES[schemeOf(checkStoreUrl(url))];
   if (load === undefined) throw new TypeError("a directory of lock files is not a remote store");
-  const [{ DEFAULT_TTL }, { milliseconds }] = await Promise.all([
+  const [{ DEFAULT_TTL }, { milliseconds, WrongDuration }] = await Promise.all([
     import("./lease.ts"),
     import("../duration.ts"),
   ]);
   const ttl = options.ttl === undefined ? DEFAULT_TTL : milliseconds(options.ttl);
-  if (!(ttl >= MIN_TTL && ttl <= MAX_TTL)) throw new RangeError("ttl must be from 1s to 1d");
+  if (!(ttl >= MIN_TTL && ttl <= MAX_TTL)) throw new WrongDuration("ttl must be from 1s to 1d");
   const notice = options.notice ?? ((message) => process.stderr.write(`exclusive: ${message}\n`));
   const { open } = await load();
   return open(new StoreUrl(url), { ttl: Math.round(ttl), notice });

@@ -1,5 +1,5 @@
 /** The URL of a remote store, with and without its secrets. */
-import { printable } from "../errors.ts";
+import { printable, WrongArgument } from "../errors.ts";
 
 /** SCHEME://USER:PASSWORD@REST. A password may contain any character, often `/`; the last `@` ends it. */
 const PARTS = /^([a-z][a-z0-9+.-]*):\/\/(?:([^:@]*)(?::(.*))?@)?([^?#]*)/is;
@@ -19,7 +19,7 @@ export class StoreUrl {
   constructor(readonly url: string) {
     const match = PARTS.exec(url);
     if (match === null)
-      throw new TypeError("a store is a URL such as redis://HOST:6379 (see docs/stores.md)");
+      throw new WrongArgument("a store is a URL such as redis://HOST:6379 (see docs/stores.md)");
     const [, scheme, user, password, rest] = match;
     this.scheme = scheme!.toLowerCase();
     this.redacted = printable(`${this.scheme}://${user ? `${user}@` : ""}${rest!.replace(/\/+$/, "")}`);

@@ -70,7 +70,7 @@ describe("the lock is held as long as the command runs", () => {
     const path = `${dir.path}/exclusive_a+b.lock`;
     expect(await exclusive(["path", "a b"], { dir })).toMatchObject({ status: 0, stdout: `${path}\n` });
     expect(await exclusive(["status", "a b"], { dir })).toMatchObject({
-      status: 1,
+      status: 3,
       stdout: "'a b' is free\n",
     });
     await using held = start(["run", "a b", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });

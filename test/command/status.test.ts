@@ -15,11 +15,11 @@ test("a held lock: holder, duration, command; and status 0", async () => {
   expect(code).toBe(0);
 });
 
-test("a free lock: status 1, and no file is made; a missing directory has only free locks", async () => {
+test("a free lock: status 3, and no file is made; a missing directory has only free locks", async () => {
   using dir = new TempDir();
-  expect(await status(dir, "backup")).toMatchObject({ status: 1, stdout: "'backup' is free\n" });
+  expect(await status(dir, "backup")).toMatchObject({ status: 3, stdout: "'backup' is free\n" });
   expect(dir.list()).toEqual([]);
-  expect(await status(dir, "--dir", dir.file("none"), "backup")).toMatchObject({ status: 1 });
+  expect(await status(dir, "--dir", dir.file("none"), "backup")).toMatchObject({ status: 3 });
 });
 
 test("--json: the record and what the OS reports about the process", async () => {
@@ -60,13 +60,13 @@ test("a lock with slots is held while any slot is", async () => {
   const { slots, state } = JSON.parse((await status(dir, "--json", "convert")).stdout);
   expect(state).toBe("held");
   expect(slots).toMatchObject([{ name: "convert.1" }, { name: "convert.2" }]);
-  expect(await status(dir, "convert.3")).toMatchObject({ status: 1 });
+  expect(await status(dir, "convert.3")).toMatchObject({ status: 3 });
 });
 
 test("a lock named like a slot is not a slot", async () => {
   using dir = new TempDir();
   await using _other = await hold(dir, "release.2");
-  expect(await status(dir, "release")).toMatchObject({ status: 1 });
+  expect(await status(dir, "release")).toMatchObject({ status: 3 });
 });
 
 test("readers are listed one by one", async () => {

@@ -15,7 +15,7 @@ describe.if(process.platform === "linux" && hasRedis() && required("bash", "bash
     new TerminalProcess(argv, { env: { EXCLUSIVE_STORE: server.url, PS1: "P> " } });
   const run = (name: string, ...argv: string[]) => on(binary, "run", "--ttl", "3s", name, "--", ...argv);
   const free = (name: string) => async () =>
-    (await exclusive(["status", name], { env: { EXCLUSIVE_STORE: server.url } })).status === 1;
+    (await exclusive(["status", name], { env: { EXCLUSIVE_STORE: server.url } })).status === 3;
 
   beforeAll(async () => {
     server = await startRedis();

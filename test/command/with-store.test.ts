@@ -137,7 +137,7 @@ describe.if(hasRedis())("with a store", () => {
     expect({ ...stopped, stderr: "" }).toMatchObject({ status: 0 });
     expect((await holder.result).signal).toBe("SIGTERM");
     expect((await waiting.result).status).toBe(0);
-    expect((await exclusive(["status", "seen"], { env: env() })).status).toBe(1);
+    expect((await exclusive(["status", "seen"], { env: env() })).status).toBe(3);
   });
 
   test("doctor finds that locks work", async () => {
@@ -240,7 +240,7 @@ describe.if(hasRedis())("with a store", () => {
     const left = Number(stdout);
     expect(alive(left)).toBe(true);
     process.kill(left);
-    expect((await exclusive(["status", "daemon"], { env: env() })).status).toBe(1);
+    expect((await exclusive(["status", "daemon"], { env: env() })).status).toBe(3);
     const ours = readdirSync("/proc").filter((pid) => {
       try {
         return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--guardian");

@@ -1,7 +1,7 @@
 /** The options that select a lock (NAME, --dir, --file, --store) and the store that holds it. */
 import { printable } from "../../errors.ts";
 import { checkName } from "../../name.ts";
-import { readText } from "../../os/files.ts";
+import { absolute, readText } from "../../os/files.ts";
 import { FileStore } from "../../store/file/file-store.ts";
 import { LazyStore } from "../../store/lazy-store.ts";
 import { checkStoreUrl, directoryOf } from "../../store/open-store.ts";
@@ -91,7 +91,7 @@ export function lockLocation(values: LocationValues): LockLocation {
 }
 
 function readUrl(file: string): string {
-  const text = readText(file)?.trim();
+  const text = readText(absolute(file))?.trim();
   if (text === undefined) throw new UsageError(`cannot read --store-file ${printable(file)}`);
   return text;
 }

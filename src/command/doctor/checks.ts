@@ -1,4 +1,5 @@
 /** Checks that `exclusive doctor` makes, and their report. */
+import { limits, seesProcesses } from "../../os/limits.ts";
 import { jsonLine, print } from "../output/print.ts";
 
 /** The result of one check. */
@@ -12,6 +13,22 @@ export interface Check {
 /** Time for a process to start, and for the kernel to free the lock of a killed one. */
 export const PATIENCE_MS = 10_000;
 
+/** Below this a thread to wait in may not start, in bytes. Measured: docs/surroundings.md. */
+const ADDRESS_SPACE_MIN = 3e9;
+const THREADS_MIN = 32;
+const FILES_MIN = 16;
+
+/** What may keep `exclusive` itself from running, or from waiting, where it is started as this process was. */
+export function warnings(): string[] {
+  const { addressSpace, processes, openFiles } = limits();
+  return [
+    addressSpace < ADDRESS_SPACE_MIN && "little address space (ulimit -v): a wait may end with 71",
+    processes < THREADS_MIN && "few processes and threads (ulimit -u): a run or a wait may end with 71",
+    openFiles < FILES_MIN && "few open files (ulimit -n): a wait may end with 71",
+    !seesProcesses() && "no /proc: nothing is known of holders, and the glibc binary ends with 71",
+  ].filter((warning) => warning !== false);
+}
+
 /**
  * Prints the checks and the verdict.
  * @param place the directory or store, as text for people
@@ -20,10 +37,12 @@ export const PATIENCE_MS = 10_000;
  */
 export function report(place: string, checks: Check[], json: boolean, data: object): boolean {
   const ok = checks.every((check) => check.ok);
-  if (json) print(jsonLine({ ...data, ok, checks }));
+  const warned = warnings();
+  if (json) print(jsonLine({ ...data, ok, checks, warnings: warned }));
   else {
     for (const { check, ok, details } of checks)
       print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
+    for (const warning of warned) print(`warning: ${warning}`);
     print(`${place}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
   }
   return ok;

@@ -1,7 +1,7 @@
 /** Human-readable descriptions of a lock's holder. */
 import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
-import type { Holder } from "../../holder.ts";
+import { type Holder, heldFor } from "../../holder.ts";
 import { commandLine } from "../../os/processes.ts";
 import { visiblePid } from "./describe-processes.ts";
 
@@ -13,9 +13,10 @@ export function describeHeld(name: string, holder: Holder | undefined): string {
 /** ` by pid 4711 for 3m 10s (label): ./deploy.sh`, as far as it is known. */
 export function describeHolder(holder: Holder | undefined): string {
   if (holder?.pid === undefined) return " by another process";
-  const { pid, commandPid, acquiredAt, label, alive, host } = holder;
+  const { pid, commandPid, label, alive, host } = holder;
   const living = alive === false && commandPid !== undefined ? commandPid : pid;
-  const since = acquiredAt ? ` for ${humanDuration(Date.now() - acquiredAt.getTime())}` : "";
+  const held = heldFor(holder);
+  const since = held === undefined ? "" : ` for ${humanDuration(held)}`;
   const where = alive === undefined && host !== undefined ? ` on ${printable(host)}` : "";
   const seen = visiblePid(holder);
   const command = seen === undefined ? undefined : commandLine(seen);

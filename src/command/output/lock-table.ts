@@ -1,7 +1,7 @@
 /** Locks as a table. */
 import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
-import type { Holder } from "../../holder.ts";
+import { type Holder, heldFor } from "../../holder.ts";
 import type { LockStatus } from "../../store/store.ts";
 import { shortened } from "./describe-holder.ts";
 
@@ -28,8 +28,7 @@ export interface TableOptions {
 
 /** Formats a line of headings and one line a lock; each ends with a newline. */
 export function lockTable(locks: readonly LockStatus[], { color = false, width }: TableOptions = {}): string {
-  const now = Date.now();
-  const rows = locks.map((lock) => cells(lock, now));
+  const rows = locks.map((lock) => cells(lock));
   const used = COLUMNS.map((_, i) => i < 3 || rows.some((row) => row[i] !== ""));
   const widths = COLUMNS.map((heading, i) =>
     rows.reduce((most, row) => Math.max(most, Bun.stringWidth(row[i]!)), heading.length),
@@ -57,14 +56,14 @@ function painted(line: string, at: number, state: keyof typeof COLOR): string {
   return `${line.slice(0, at)}${COLOR[state]}${line.slice(at, end)}${PLAIN}${line.slice(end)}`;
 }
 
-function cells({ name, state, holder, others = [], waiters }: LockStatus, now: number): string[] {
-  const since = holder?.acquiredAt && new Date(holder.acquiredAt).getTime();
+function cells({ name, state, holder, others = [], waiters }: LockStatus): string[] {
+  const held = holder && heldFor(holder);
   return [
     cut(printable(name), CELL_MAX),
     state === "held" && holder?.mode === "shared" ? "shared" : state,
     pidCell(holder) + (others.length > 0 ? ` +${others.length}` : ""),
     cut(printable(holder?.user ?? ""), CELL_MAX),
-    since === undefined ? "" : humanDuration(now - since),
+    held === undefined ? "" : humanDuration(held),
     waiters ? String(waiters) : "",
     cut(printable(holder?.label ?? ""), CELL_MAX),
     shortened(holder?.commandLine ?? ""),

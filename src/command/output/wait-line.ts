@@ -27,18 +27,20 @@ export function showWaiting(
   log: EventLog,
 ): Disposable {
   if (log.verbosity.quiet) return { [Symbol.dispose]() {} };
-  const begun = Date.now();
+  const begun = performance.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
   const live = !log.verbosity.json && process.stderr.isTTY;
-  let holder: Holder | null = null;
+  /** Null while the lock is free; undefined where the holder is not known. */
+  let holder: Holder | null | undefined;
   let timer: Timer | undefined;
   let restore: (() => void) | undefined;
 
   const line = () => {
-    const left = deadline === undefined ? "" : `, giving up in ${humanDuration(deadline - Date.now() + 999)}`;
-    const held = holder ? `held${describeHolder(holder)}` : "just released";
+    const left =
+      deadline === undefined ? "" : `, giving up in ${humanDuration(deadline - performance.now() + 999)}`;
+    const held = holder === null ? "just released" : `held${describeHolder(holder)}`;
     // The variable-length part comes last, because the line is cut to the terminal's width.
-    return `waiting for '${printable(lock.name)}', waited ${humanDuration(Date.now() - begun)}${left}; ${held}`;
+    return `waiting for '${printable(lock.name)}', waited ${humanDuration(performance.now() - begun)}${left}; ${held}`;
   };
   const show = () => {
     if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);

@@ -1,11 +1,13 @@
 /** The error for a command that cannot be started. */
-import { printable } from "../../errors.ts";
+import { isScarcity, printable } from "../../errors.ts";
 import { errorText } from "../../os/errors.ts";
 import type { Code } from "../../os/libc.ts";
+import { canStartProcesses } from "../../os/spawn.ts";
 import { CommandError, EXIT } from "../cli/exit-status.ts";
 
 /** @param failure the code of posix_spawnp(3) or execvp(3) */
 export function cannotStart(command: string, failure: Code): CommandError {
-  const status = failure === "ENOENT" ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
+  const ours = isScarcity(failure) || (failure === "EPERM" && !canStartProcesses());
+  const status = ours ? EXIT.CANNOT_RUN : failure === "ENOENT" ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
   return new CommandError(`cannot run ${printable(command)}: ${errorText(failure)}`, status);
 }

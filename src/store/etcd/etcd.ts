@@ -5,6 +5,7 @@
  * of etcd's client/concurrency. The revision that created the key is the fencing token, and the key's value is the
  * holder's record. NAME is quoted as in a URL, so that no lock's keys are among those of another.
  */
+import { WrongArgument } from "../../errors.ts";
 import { type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
@@ -137,7 +138,7 @@ class EtcdStore implements Store<TimedLease> {
     signal: AbortSignal | undefined,
   ): Promise<TimedLease | undefined> {
     if (request.mode === "shared")
-      throw new TypeError("a lock in etcd cannot be shared: etcd's lock service has no readers");
+      throw new WrongArgument("a lock in etcd cannot be shared: etcd's lock service has no readers");
     const gateway = this.#gateway;
     const { ttl } = this.options;
     const sent = clock();

@@ -3,7 +3,7 @@
  *
  * In this JSON, 64-bit integers are strings, bytes are base64, and fields with their default value are absent.
  */
-import { StoreError } from "../../errors.ts";
+import { StoreError, WrongArgument } from "../../errors.ts";
 import type { StoreUrl } from "../store-url.ts";
 
 /** No endpoint answers, or every answer means that etcd is unavailable. */
@@ -68,12 +68,12 @@ export class Gateway {
   constructor(private readonly url: StoreUrl) {
     const [, user, hosts, path, query] = SHAPE.exec(url.url) ?? [];
     if (hosts === undefined)
-      throw new TypeError("a store in etcd is a URL such as etcd://HOST:2379,HOST:2379/PREFIX");
+      throw new WrongArgument("a store in etcd is a URL such as etcd://HOST:2379,HOST:2379/PREFIX");
     const secure = url.scheme === "etcds";
     this.#endpoints = hosts.split(",").map((host) => {
       const port = /:\d+$/.test(host) ? "" : `:${DEFAULT_PORT}`;
       const endpoint = `${secure ? "https" : "http"}://${host}${port}`;
-      if (!URL.canParse(endpoint)) throw new TypeError(`not a host: '${host}' in ${url.redacted}`);
+      if (!URL.canParse(endpoint)) throw new WrongArgument(`not a host: '${host}' in ${url.redacted}`);
       return endpoint;
     });
     this.prefix = `${decodeURIComponent(path ?? "").replace(/\/+$/, "") || DEFAULT_PREFIX}/`;
@@ -84,8 +84,8 @@ export class Gateway {
     const parameters = new URLSearchParams(query);
     for (const name of parameters.keys()) {
       if (!PARAMETERS.includes(name))
-        throw new TypeError(`${url.redacted}: no parameter '${name}' (${PARAMETERS.join(", ")})`);
-      if (!secure) throw new TypeError(`${url.redacted}: '${name}' needs TLS: say etcds://`);
+        throw new WrongArgument(`${url.redacted}: no parameter '${name}' (${PARAMETERS.join(", ")})`);
+      if (!secure) throw new WrongArgument(`${url.redacted}: '${name}' needs TLS: say etcds://`);
     }
     const file = (name: string) => {
       const path = parameters.get(name);

@@ -1,6 +1,6 @@
 /** One contender's key for a lock, and the lease that the key lives on. */
 import { StoreError } from "../../errors.ts";
-import { encodeRecord, type HolderRecord } from "../../holder.ts";
+import { acquiredNow, encodeRecord, type HolderRecord } from "../../holder.ts";
 import { base64, type Gateway, type RangeResponse, withPrefix } from "./gateway.ts";
 
 interface TxnResponse {
@@ -57,7 +57,7 @@ export class Hold {
 
   /** Writes the record of a holder. @returns true if the key still exists and is the oldest */
   async confirm(signal: AbortSignal): Promise<boolean> {
-    this.record.acquired = new Date().toISOString();
+    Object.assign(this.record, acquiredNow());
     const find = { request_range: { ...withPrefix(this.keys), ...OLDEST_FIRST, limit: "1" } };
     const answer = await this.#ifOurs([{ request_put: this.#put() }, find], signal);
     return answer.responses?.at(-1)?.response_range?.kvs?.[0]?.key === this.#key;

@@ -87,8 +87,8 @@ export class FileStore implements Store {
 
   constructor({ dir, file, keep = false }: FileStoreOptions = {}) {
     this.#keep = keep;
-    this.#named = file ? { path: absolute(file), fitsName: true, givenByUser: true } : undefined;
-    this.dir = absolute(dir ?? defaultDirectory());
+    this.#named = file ? { path: files.absolute(file), fitsName: true, givenByUser: true } : undefined;
+    this.dir = files.absolute(dir ?? defaultDirectory());
   }
 
   #fileOf(name: string): LockFile {
@@ -247,12 +247,6 @@ export class FileStore implements Store {
     if (record && !fitsName && request.name.length <= NAME_RECORDED_MAX) record.name = request.name;
     return new FileLease(file, open, leaving, record);
   }
-}
-
-/** A path that means the same after a change of directory. */
-function absolute(path: string): string {
-  if (path.startsWith("/")) return path;
-  return (require("node:path") as typeof import("node:path")).resolve(path);
 }
 
 /**

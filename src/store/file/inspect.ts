@@ -1,5 +1,5 @@
 /** Inspects a lock file without taking it: the kernel's tables, and as a last resort a momentary lock. */
-import type { Holder, Mode } from "../../errors.ts";
+import { type Holder, isScarcity, type Mode } from "../../errors.ts";
 import { holderByRecord, type WrittenRecord } from "../../holder.ts";
 import { fileName, isWholeName, lockOfQueueHead, nameOfFile, slotOf } from "../../name.ts";
 import { systemError } from "../../os/errors.ts";
@@ -45,6 +45,7 @@ export function statusOf(
   const flags = O.RDONLY | O.NONBLOCK | (givenByUser ? 0 : O.NOFOLLOW);
   const opened = givenByUser || file.regular || file.directory ? files.open(path, flags) : "EACCES";
   if (opened === "ENOENT") return free;
+  if (typeof opened === "string" && isScarcity(opened)) throw systemError("open", path, opened);
   const fd = typeof opened === "number" ? opened : undefined;
   try {
     if (fd !== undefined) file = files.fstat(fd);

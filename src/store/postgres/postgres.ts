@@ -9,7 +9,8 @@
  * The holder is published in `pg_stat_activity`: `application_name` has the lock's name, which every user can read; a
  * comment in the last statement has the record, which only the same role and `pg_read_all_stats` can read.
  */
-import { type HolderRecord, newRecord } from "../../holder.ts";
+import { WrongArgument } from "../../errors.ts";
+import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
 import { pause, TimedLease } from "../lease.ts";
@@ -34,7 +35,7 @@ class PostgresStore implements Store<TimedLease> {
     private readonly url: StoreUrl,
     private readonly options: EngineOptions,
   ) {
-    if (!URL.canParse(url.url)) throw new TypeError(`not a URL: ${url.redacted}`);
+    if (!URL.canParse(url.url)) throw new WrongArgument(`not a URL: ${url.redacted}`);
   }
 
   location(_name: string): string {
@@ -76,7 +77,7 @@ class PostgresStore implements Store<TimedLease> {
         const record = newRecord(request);
         const query = `SELECT pg_advisory_lock${suffix(request)}(${keyOf(request.name)})`;
         await session.wait(query, comment(request.name, record), signal);
-        record.acquired = new Date().toISOString();
+        Object.assign(record, acquiredNow());
         return await this.#confirmOwnership(session, request, record, signal, interrupted);
       } catch (error) {
         const ended = session?.closed.aborted === true;

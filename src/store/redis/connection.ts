@@ -1,6 +1,6 @@
 /** Connections to Redis: one for requests, and one for each waiter. The next request replaces a broken connection. */
 import { RedisClient } from "bun";
-import { StoreError } from "../../errors.ts";
+import { StoreError, WrongArgument } from "../../errors.ts";
 import { within } from "../lease.ts";
 import type { StoreUrl } from "../store-url.ts";
 
@@ -156,13 +156,15 @@ function parse({ url, redacted }: StoreUrl): URL {
   try {
     parsed = new URL(url);
   } catch {
-    throw new TypeError(
+    throw new WrongArgument(
       `not a URL of Redis: ${redacted} (are special characters in the password quoted as %XX?)`,
     );
   }
-  if (!/^\/?\d*$/.test(parsed.pathname)) throw new TypeError(`${redacted}: a database of Redis is a number`);
+  if (!/^\/?\d*$/.test(parsed.pathname))
+    throw new WrongArgument(`${redacted}: a database of Redis is a number`);
   for (const key of parsed.searchParams.keys()) {
-    if (key !== "cacert") throw new TypeError(`${redacted}: unknown parameter '${key}' (there is cacert)`);
+    if (key !== "cacert")
+      throw new WrongArgument(`${redacted}: unknown parameter '${key}' (there is cacert)`);
   }
   return parsed;
 }
