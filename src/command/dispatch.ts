@@ -1,6 +1,7 @@
 /** Picks the command, or the flock(1) front end when the program was called as `flock`. */
 import { printable } from "../errors.ts";
 import { unblockSignals } from "../os/signal-mask.ts";
+import { BECOME, become } from "../os/spawn.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
 import { print, printError } from "./output/print.ts";
@@ -34,6 +35,9 @@ async function other(): Promise<number> {
     case "-h":
     case "help":
       return help(rest);
+    case BECOME:
+      become(rest);
+      return EXIT.NOT_FOUND;
     case GUARDIAN:
       return (await import("./run/guardian.ts")).runGuardian();
   }
