@@ -44,6 +44,14 @@ export class Elf {
     return Number(this.bytes.readBigUInt64LE(offset));
   }
 
+  /** Where the program starts. */
+  get entry(): number {
+    return this.u64(0x18);
+  }
+  set entry(address: number) {
+    this.bytes.writeBigUInt64LE(BigInt(address), 0x18);
+  }
+
   section(name: string): Section {
     const found = this.#sections.get(name);
     if (found === undefined) throw new Error(`the program has no section ${name}`);

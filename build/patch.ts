@@ -3,10 +3,12 @@ import { exitInsteadOfAbort } from "./abort.ts";
 import { Elf } from "./elf.ts";
 import { ignoreBunVariables } from "./environment.ts";
 import { keepProcessState } from "./process-state.ts";
+import { recordStart } from "./record-start.ts";
 import { keepWhenStripped } from "./strip.ts";
 
 const PATCHES: readonly ((elf: Elf) => void)[] = [
   keepProcessState,
+  recordStart,
   ignoreBunVariables,
   keepWhenStripped,
   exitInsteadOfAbort,

@@ -207,7 +207,7 @@ export class Lock implements Disposable, AsyncDisposable {
   /** With `die`, a refusal ends the program. */
   #fail(error: unknown): never {
     if (!this.#die || !(error instanceof CannotAcquireLock)) throw error;
-    process.stderr.write(`${error.message}\n`);
+    console.error(error.message);
     process.exit(1);
   }
 }

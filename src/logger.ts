@@ -14,10 +14,16 @@ export function inform(given: Logger | undefined, message: () => string): void {
   (given ?? shared)?.info(message());
 }
 
-/** consola, loaded on demand, in its basic build: the full one is larger than all our own code. */
+/**
+ * consola, loaded on demand, in its core: the other builds touch `process.stdout` and `process.stderr` when they are loaded,
+ * and Bun then makes a pipe there non-blocking for all that share it. Lines are written by `console.error`, as a program
+ * writes its own, which touches nothing.
+ */
 function consola(): Logger {
-  const { createConsola, LogLevels } = require("consola/basic") as typeof import("consola/basic");
+  const { createConsola, LogLevels } = require("consola/core") as typeof import("consola/core");
   const wanted = (process.env.EXCLUSIVE_LOG ?? "").toLowerCase();
   const level = LogLevels[wanted as keyof typeof LogLevels] ?? LogLevels.info;
-  return createConsola({ level, stdout: process.stderr, stderr: process.stderr }).withTag("exclusive");
+  const log = ({ type, tag, args }: { type: string; tag: string; args: unknown[] }) =>
+    console.error(`[${type}] [${tag}]`, ...args);
+  return createConsola({ level, reporters: [{ log }] }).withTag("exclusive");
 }

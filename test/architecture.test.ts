@@ -77,7 +77,7 @@ const LAZY: readonly Part[] = ["store/postgres", "store/redis", "store/etcd"];
 const PACKAGES: Record<string, RegExp> = {
   "bun:ffi": PARTS.os,
   bun: /./,
-  "consola/basic": PARTS.logger,
+  "consola/core": PARTS.logger,
   citty: /^src\/command\//,
 };
 /** Only os/ may contain these, comments aside. */
@@ -228,8 +228,8 @@ test("an engine that is loaded before its URL is used is found, one that is load
 test("a package is imported where it has its use, and nowhere else", () => {
   const importing = (name: string, file: string) => planted([file, `import "${name}";`]);
   expect(importing("citty", "src/command/cli/planted.ts")).toEqual([]);
-  expect(importing("consola/basic", "src/logger.ts")).toEqual([]);
-  for (const name of ["left-pad", "citty", "consola/basic"])
+  expect(importing("consola/core", "src/logger.ts")).toEqual([]);
+  for (const name of ["left-pad", "citty", "consola/core"])
     expect(importing(name, "src/store/planted.ts")).toEqual([`src/store/planted.ts imports ${name}`]);
   expect(importing("bun:ffi", "src/name.ts")).toContain("src/name.ts imports bun:ffi");
 });

@@ -2,6 +2,7 @@
 import { printable } from "../errors.ts";
 import { isCompiled } from "../os/self.ts";
 import { unblockSignals } from "../os/signal-mask.ts";
+import { BECOME, become } from "../os/spawn.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
 import { print, printError } from "./output/print.ts";
@@ -35,6 +36,9 @@ async function other(): Promise<number> {
     case "-h":
     case "help":
       return help(rest);
+    case BECOME:
+      become(rest);
+      return EXIT.NOT_FOUND;
     case GUARDIAN:
       return (await import("./run/guardian.ts")).runGuardian();
   }

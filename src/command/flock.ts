@@ -5,12 +5,13 @@
  * its last descriptor is closed. The differences, and their reasons, stand in docs/flock.md.
  */
 import { defineCommand } from "citty";
+import { inheritedDescriptors } from "../os/descriptors.ts";
 import { errorText } from "../os/errors.ts";
 import { write } from "../os/files.ts";
 import { LOCK } from "../os/flock.ts";
 import type { Code } from "../os/libc.ts";
-import { setDefault } from "../os/signal-sets.ts";
-import { dieBySignal, SIG } from "../os/signals.ts";
+import { forgetIgnoredChildren } from "../os/signal-mask.ts";
+import { dieBySignal } from "../os/signals.ts";
 import { type Command, execInto, rawArguments, start } from "../os/spawn.ts";
 import { GetoptError, getopt, type LongOption } from "./flock/getopt.ts";
 import { acquire, bytesOf, EX, Failure, type Options, TargetFile } from "./flock/lock.ts";
@@ -108,6 +109,7 @@ function say(text: string): void {
  * @returns the exit status
  */
 export async function flockFront(args: readonly string[], called: string): Promise<number> {
+  inheritedDescriptors(); // before this process opens any
   const program = called.slice(called.lastIndexOf("/") + 1);
   const complain = (name: string, message: string, help = false) => {
     const hint = help ? `Try '${program} --help' for more information.\n` : "";
@@ -244,7 +246,7 @@ function commandOf(
 
 /** @returns the exit status: the command's, 128+N where signal N killed it */
 function execute(command: Command, name: string, noFork: boolean): number {
-  setDefault(SIG.CHLD); // the command gets the default action, too
+  forgetIgnoredChildren();
   const { pid, failure } = noFork ? { ...execInto(command), pid: undefined } : start(command);
   if (failure !== undefined) {
     if (failure === "EAGAIN" && !noFork) throw new Failure(EX.OSERR, `fork failed: ${errorText(failure)}`);

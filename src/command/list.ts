@@ -1,6 +1,7 @@
 /** `exclusive list`: locks and their holders. */
 import { defineCommand } from "citty";
 import { dieBySignal, SIG } from "../os/signals.ts";
+import { isTerminal, windowSize } from "../os/terminal.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
@@ -43,7 +44,7 @@ async function list(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
   if (rest.length > 0) throw new UsageError("list takes no NAME: ask exclusive status NAME");
   const store = openStoreOf(values);
-  const terminal = process.stdout.isTTY && process.env.TERM !== "dumb";
+  const terminal = isTerminal(1) && process.env.TERM !== "dumb";
   if (values.watch) return watch(store, values.json === true, terminal);
   const locks = await describedLocks(store);
   if (values.json) print(jsonLine(locks));
@@ -95,7 +96,7 @@ async function watchLive(store: Store): Promise<never> {
   });
   for (;;) {
     const locks = await describedLocks(store);
-    const [columns, rows] = process.stdout.getWindowSize();
+    const { columns, rows } = windowSize(1);
     const lines = lockTable(locks, { color: true, width: columns }).split("\n").slice(0, -1);
     const room = Math.max(2, rows - 1);
     if (lines.length > room) {
@@ -111,6 +112,6 @@ async function watchLive(store: Store): Promise<never> {
 
 /** Resolves when the size of the terminal changes. */
 function resized(): Promise<void> {
-  process.stdout.removeAllListeners("resize");
-  return new Promise((resolve) => process.stdout.once("resize", resolve));
+  process.removeAllListeners("SIGWINCH");
+  return new Promise((resolve) => process.once("SIGWINCH", () => resolve()));
 }

@@ -4,6 +4,7 @@ import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { inheritedDescriptors } from "../os/descriptors.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LEASE, lockLocation, NAME } from "./cli/lock-options.ts";
@@ -52,6 +53,13 @@ const ARGS = defineArgs({
     type: "boolean",
     description: "replace this process with the command",
     details: "The lock ends with the last process that has its descriptor.",
+  },
+  close: {
+    type: "boolean",
+    alias: "o",
+    description: "the command does not inherit the lock's descriptor",
+    details:
+      "For programs that complain of an open file they do not know, as LVM's. Its cost: the lock ends with this process, so a SIGKILL of it frees the lock while the command works on.",
   },
   "conflict-exit-code": {
     type: "string",
@@ -106,6 +114,7 @@ export default defineCommand({
  * not run.
  */
 export function run(args: string[]): Promise<number> {
+  inheritedDescriptors(); // before this process opens any
   return execute(plan(args));
 }
 
@@ -132,11 +141,14 @@ export function plan(args: string[]): RunPlan {
   const slots = wholeNumber("--slots", values.slots, 64);
   if ("url" in where && values.exec)
     throw new UsageError("--exec does not go with a store: somebody must stay and renew the lease");
+  if (values.exec && values.close)
+    throw new UsageError("--close does not go with --exec: no process would be left that has the lock");
   return {
     argv,
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
+    close: values.close ?? false,
     policy,
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,

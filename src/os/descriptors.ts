@@ -4,53 +4,92 @@ import { close, O, open, readDirectory, readlink, readText } from "./files.ts";
 import { address, failureOf, libc, linux } from "./libc.ts";
 
 const RLIMIT_NOFILE = linux ? 7 : 8;
+const F_GETFD = 1;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+
+/**
+ * What stands between two arguments and the third of a C function of variable arguments, as fcntl(2) and ioctl(2). On Linux
+ * these are passed as any others; on Apple's ARM they go on the stack, behind eight registers, so six more fill those.
+ */
+export const FILLERS: readonly 0[] = !linux && process.arch === "arm64" ? [0, 0, 0, 0, 0, 0] : [];
 
 const c = libc({
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
   dup2: { args: ["i32", "i32"], returns: "i32" },
+  fcntl: { args: ["i32", "i32", ...FILLERS.map(() => "i64" as const), "i64"], returns: "i32" },
 });
 
-const CLOSE_ON_EXEC = /^flags:\s+0?[2367]\d{6}$/m;
+/** The descriptor's flags: close-on-exec, or none. Negative where it is not open. */
+const flagsOf = (fd: number): number => c.fcntl(fd, F_GETFD, ...FILLERS, 0);
+
+/** The descriptor stays open in a program that is executed. Neither its epoll sets nor its POSIX locks are touched by this. */
+const keepOnExec = (fd: number): void => void c.fcntl(fd, F_SETFD, ...FILLERS, 0);
+
+/** The descriptor is closed in a program that is executed. */
+export const closeOnExec = (fd: number): void => void c.fcntl(fd, F_SETFD, ...FILLERS, FD_CLOEXEC);
+
+let inherited: readonly number[] | undefined;
 
 /**
- * Was this descriptor open when we were started? Bun has some of its own, and puts /dev/null in the place of a closed 0, 1
- * or 2: with close-on-exec, which no descriptor has that came through an execve(2). Known on Linux only.
+ * The descriptors from 3 on that we were started with, without those of Bun's event loop. Found out at the first call: it
+ * must come before this process opens any.
  */
-function wasInherited(fd: number, inherited: readonly number[]): boolean {
-  if (fd > 2) return inherited.includes(fd);
-  if (!linux) return fd >= 0;
-  const info = readText(`/proc/self/fdinfo/${fd}`);
-  return info !== undefined && !CLOSE_ON_EXEC.test(info);
+export function inheritedDescriptors(): readonly number[] {
+  inherited ??= findInherited();
+  return inherited;
 }
 
-/** Did the process that started us hand us this descriptor? */
-export const isInherited = (fd: number): boolean => wasInherited(fd, inheritedDescriptors(-1));
-
-/** The number that a file would get if another program, started in our place, opened it first: open(2). */
-function lowestFree(inherited: readonly number[]): number {
-  let fd = 0;
-  while (wasInherited(fd, inherited)) fd++;
-  return fd;
-}
-
-/** Descriptors from 3 on that we were started with, without `except` and those of Bun's event loop. */
-export function inheritedDescriptors(except?: number): number[] {
+function findInherited(): number[] {
   const names = readDirectory(linux ? "/proc/self/fd" : "/dev/fd");
   if (typeof names === "string") return [];
-  const bunsOwn = new Set<number>();
-  const found: number[] = [];
-  for (const fd of names.map(Number)) {
-    if (fd < 3 || fd === except) continue;
-    const target = linux ? readlink(`/proc/self/fd/${fd}`) : "";
-    if (target === undefined) continue; // the descriptor that listed the others
-    if (target === "anon_inode:[eventpoll]") {
-      const watched = readText(`/proc/self/fdinfo/${fd}`) ?? "";
-      for (const [, number] of watched.matchAll(/^tfd:\s+(\d+)/gm)) bunsOwn.add(Number(number));
-    } else {
-      found.push(fd);
-    }
+  // Without the one by which the directory was read.
+  const open = names.map(Number).filter((fd) => fd > 2 && flagsOf(fd) >= 0);
+  const own = linux ? eventLoop(open) : [];
+  return open.filter((fd) => !own.includes(fd));
+}
+
+/** An epoll and the eventfd that it watches. */
+type EventLoop = [epoll: number, eventfd: number, data: bigint];
+
+/** The two descriptors that Bun has opened before our code runs. An inherited pair of the same shape is told apart by its data. */
+function eventLoop(open: readonly number[]): number[] {
+  const pairs: EventLoop[] = [];
+  for (const fd of open) {
+    if (readlink(`/proc/self/fd/${fd}`) !== "anon_inode:[eventpoll]") continue;
+    const info = readText(`/proc/self/fdinfo/${fd}`) ?? "";
+    const [watched, ...others] = info.matchAll(/^tfd:\s+(\d+) .*?data:\s+(\w+)/gm);
+    if (watched === undefined || others.length > 0) continue;
+    const eventfd = Number(watched[1]);
+    if (eventfd < fd || readlink(`/proc/self/fd/${eventfd}`) !== "anon_inode:[eventfd]") continue;
+    // The first number, 3, keeps the flags that it had, and an inherited descriptor never has close-on-exec.
+    if (flagsOf(fd) & flagsOf(eventfd) & FD_CLOEXEC) pairs.push([fd, eventfd, BigInt(`0x${watched[2]}`)]);
   }
-  return found.filter((fd) => !bunsOwn.has(fd));
+  const [pair] = pairs.length < 2 ? pairs : pairs.filter(([, , data]) => isMapped(data));
+  return pair?.slice(0, 2).map(Number) ?? [];
+}
+
+/** Is this an address of ours? Bun's loop finds its handlers by addresses; another program's are not mapped here. */
+function isMapped(data: bigint): boolean {
+  const at = data & 0xffff_ffff_ffffn;
+  const ranges = (readText("/proc/self/maps") ?? "").matchAll(/^(\w+)-(\w+) /gm);
+  return ranges.some(([, from, to]) => at >= BigInt(`0x${from}`) && at < BigInt(`0x${to}`));
+}
+
+/**
+ * Was this descriptor open when we were started? Bun puts /dev/null in the place of a closed 0, 1 or 2: with close-on-exec,
+ * which no descriptor has that came through an execve(2). Known on Linux only.
+ */
+export function isInherited(fd: number): boolean {
+  if (fd > 2) return inheritedDescriptors().includes(fd);
+  return fd >= 0 && (!linux || flagsOf(fd) === 0);
+}
+
+/** The number that a file would get if another program, started in our place, opened it first: open(2). */
+function lowestFree(): number {
+  let fd = 0;
+  while (isInherited(fd)) fd++;
+  return fd;
 }
 
 /** dup2(2): the copy has no close-on-exec. */
@@ -58,27 +97,16 @@ export function duplicate(fd: number, to: number): void {
   c.dup2(fd, to);
 }
 
-/** Clears close-on-exec, which Bun sets on all that it inherits. */
-function clearCloseOnExec(fds: readonly number[], spare: number): void {
-  for (const fd of fds) {
-    c.dup2(fd, spare);
-    c.dup2(spare, fd);
-  }
-  if (fds.length > 0) close(spare);
-}
-
 /** Which descriptor holds the lock, and where the command finds it. */
 export interface LockPlacement {
   /** The descriptor that holds the lock; -1 where the lock lives in a store. */
   lockFd: number;
-  /** What the command inherits, found out before we opened files: by default it is found out now. */
-  inherited?: readonly number[];
   /**
    * Where the command finds the lock. By default at the highest number that does not enlarge the table of descriptors.
    * `lowest`: where it would be if the command's parent had opened it and nothing else; `inherited`: at its number, which
    * we were started with; `closed`: nowhere.
    */
-  lockAt?: "lowest" | "inherited" | "closed";
+  lockAt?: "lowest" | "inherited" | "closed" | undefined;
 }
 
 /** Where the lock's descriptor is now, in this process. */
@@ -89,38 +117,55 @@ export interface LockDescriptor {
 /** The largest number that a table of the default size has room for. */
 const HIGHEST = 1023;
 
+/** The highest free number below the soft limit, and the table's size, that is above this one. */
+function highestFree(above: number): number | undefined {
+  const limits = new BigUint64Array(2);
+  c.getrlimit(RLIMIT_NOFILE, address(limits));
+  let fd = limits[0]! > HIGHEST ? HIGHEST : Number(limits[0]!) - 1;
+  while (fd > above && flagsOf(fd) >= 0) fd--;
+  return fd > above ? fd : undefined;
+}
+
 /**
- * Makes ready what the command inherits: call it last before the command starts. `target` is the lock's number there.
+ * Makes ready what the command inherits: call it last before the command starts. `target` is the lock's number there, where
+ * the child itself has to put it.
  * @throws {LockFileError} when the lock cannot be moved there: the command would run without it
  */
 export function prepareDescriptors({
   lockFd,
   lockAt,
-  inherited = inheritedDescriptors(lockFd),
-}: LockPlacement): LockDescriptor & { inherited: readonly number[]; target: number | undefined } {
-  const limits = new BigUint64Array(2);
-  c.getrlimit(RLIMIT_NOFILE, address(limits));
-  const soft = limits[0]!;
-  let high = soft < HIGHEST + 1 ? Number(soft) - 1 : HIGHEST;
-  const taken = (fd: number) => inherited.includes(fd) || fd === lockFd;
-  while (taken(high) || taken(high - 1)) high--;
-  const stays = lockAt === "inherited" || lockAt === "lowest" ? [lockFd] : [];
-  clearCloseOnExec([...inherited, ...stays], high - 1);
-  if (lockFd < 0) return { inherited, lockFd, target: lockFd };
-  if (lockAt === "lowest") return { inherited, lockFd, target: lowestFree(inherited) };
-  if (lockAt !== undefined) return { inherited, lockFd, target: lockAt === "closed" ? undefined : lockFd };
+}: LockPlacement): LockDescriptor & { target?: number | undefined } {
+  for (const fd of inheritedDescriptors()) keepOnExec(fd);
+  if (lockFd < 0) return { lockFd };
+  if (lockAt === "lowest") {
+    const target = lowestFree();
+    if (target !== lockFd) return { lockFd, target };
+  }
+  if (lockAt === "closed") {
+    closeOnExec(lockFd);
+    return { lockFd };
+  }
+  const high = lockAt !== undefined ? undefined : highestFree(lockFd);
+  if (high === undefined) {
+    keepOnExec(lockFd);
+    return { lockFd };
+  }
   const failure = failureOf(c.dup2(lockFd, high));
   if (failure !== undefined) throw systemError("dup2", "the command", failure, { doing: "hand the lock to" });
   close(lockFd);
-  return { inherited, lockFd: high, target: high };
+  return { lockFd: high };
 }
 
-/** Closes our copies of what the command has, so that readers of its pipes see the end when it closes them. */
-export function closeInherited(inherited: readonly number[]): void {
-  for (const fd of inherited) close(fd);
-  const nothing = open("/dev/null", O.RDWR);
+/**
+ * Closes our copies of what the command has, so that readers of its pipes see the end when it closes them.
+ * @param lockFd stays
+ * @param stderr whether to let go of stderr as well: nothing can be reported any more
+ */
+export function closeInherited(lockFd: number, stderr: boolean): void {
+  for (const fd of inheritedDescriptors()) if (fd !== lockFd) close(fd);
+  let nothing = open("/dev/null", O.RDWR);
+  if (typeof nothing !== "number") nothing = open("/", O.RDONLY); // no /dev: what cannot be read or written does as well
   if (typeof nothing !== "number") return;
-  c.dup2(nothing, 0);
-  c.dup2(nothing, 1);
+  for (const fd of stderr ? [0, 1, 2] : [0, 1]) if (fd !== lockFd) c.dup2(nothing, fd);
   if (nothing > 2) close(nothing);
 }

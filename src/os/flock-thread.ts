@@ -5,7 +5,8 @@
  * in which they came (fs/locks.c, `__locks_insert_block`), so a release is not a stampede.
  */
 import { type Code, errorCode, startThread } from "./libc.ts";
-import { masksOfWaitingThread, type ThreadMasks, threadWaker } from "./signal-sets.ts";
+import { masksOfWaitingThread, type ThreadMasks } from "./signal-mask.ts";
+import { threadWaker } from "./signal-sets.ts";
 
 /** Indices into memory shared with the thread: the number of calls so far, and the arguments of the last one. */
 const [CALLS, FD, OPERATION] = [0, 1, 2];

@@ -2,7 +2,11 @@
 import { address, type CFunction, libc, linux } from "./libc.ts";
 
 /** Numbers that differ between the two systems: signal(7), sigprocmask(2). */
-const SIGURG = linux ? 23 : 16;
+export const SIGURG = linux ? 23 : 16;
+export const SIGCHLD = linux ? 17 : 20;
+export const SIGSYS = linux ? 31 : 12;
+/** The engine suspends threads by it, on Linux alone. */
+export const SIGPWR = 30;
 export const SIG_BLOCK = linux ? 0 : 1;
 export const SIG_UNBLOCK = linux ? 1 : 2;
 export const SIG_SETMASK = linux ? 2 : 3;
@@ -11,14 +15,13 @@ export const SIG_SETMASK = linux ? 2 : 3;
 const SIGSET_BYTES = 128;
 
 /**
- * Every signal that a thread may block. Not those of a fault, which must end the program; nor SIGPWR, which
- * JavaScriptCore uses on Linux to suspend threads for a collection; nor the two signals reserved by the C library.
- * A literal, because a loop that computes it is hot enough to start the engine's compiler threads, which must
- * start after the main thread has blocked its signals: see `signals.ts`.
+ * Every signal, on Linux those of a fault included: there a real fault ends the program even where its signal is blocked.
+ * Without the two that the C library reserves. A literal, because a loop that computes it is hot enough to start the engine's compiler
+ * threads, which must start after the main thread has blocked its signals: see `signals.ts`.
  */
 export function allSignals(): Uint8Array {
   const set = new Uint8Array(SIGSET_BYTES);
-  set.set(linux ? [0x07, 0xfa, 0xfb, 0x1f, 0xfe, 0xff, 0xff, 0xff] : [0x47, 0xf0, 0xfe, 0x7f]);
+  set.set(linux ? [0xff, 0xff, 0xff, 0x7f, 0xfe, 0xff, 0xff, 0xff] : [0x67, 0xf8, 0xfe, 0x7f]);
   return set;
 }
 
@@ -29,39 +32,17 @@ export function signalSet(...signals: number[]): Uint8Array {
   return set;
 }
 
-/** Signal masks of a thread that sits in a system call. */
-export interface ThreadMasks {
-  how: number;
-  /** While it runs JavaScript. */
-  running: Uint8Array;
-  /** While it is in the system call. */
-  waiting: Uint8Array;
-}
-
-/**
- * Each signal has one thread that takes it. Signals that this thread has not blocked stay with it; the others go to the
- * thread that waits, so that a signal ends the wait, or the process, at once.
- */
-export function masksOfWaitingThread(): ThreadMasks {
-  const { pthread_sigmask } = libc({ pthread_sigmask: { args: ["i32", "ptr", "ptr"], returns: "i32" } });
-  const running = allSignals();
-  const mine = new Uint8Array(SIGSET_BYTES);
-  pthread_sigmask(SIG_BLOCK, null, address(mine));
-  const wake = signalSet(SIGURG);
-  const waiting = running.map((bits, i) => bits & ~mine[i]! & ~wake[i]!);
-  return { how: SIG_SETMASK, running, waiting };
-}
-
 /** Numbers of the signals by which a program is asked to end; the same everywhere. */
 const ENDING = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
-const SIG_IGN = 1n;
+/** SIG_IGN of signal(2), the same everywhere. */
+export const SIG_IGN = 1;
 
 /** Is this signal ignored, as nohup(1) and a shell's `&` have it? */
 export function isIgnored(signal: keyof typeof ENDING | number): boolean {
   const { sigaction } = libc({ sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" } });
   const action = new BigUint64Array(20); // its first field is the handler: sigaction(2)
   const number = typeof signal === "number" ? signal : ENDING[signal];
-  return sigaction(number, null, address(action)) === 0 && action[0] === SIG_IGN;
+  return sigaction(number, null, address(action)) === 0 && action[0] === BigInt(SIG_IGN);
 }
 
 let functions: Record<"signal" | "siginterrupt" | "abs", CFunction> | undefined;

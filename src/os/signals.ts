@@ -17,11 +17,20 @@
  *
  * No wait for a signal is without a time limit: a lost one must not hang us.
  */
-import { close, O, open } from "./files.ts";
 import { isTimerOver, SIGALRM, setTimer } from "./interval-timer.ts";
 import { address, libc, linux } from "./libc.ts";
 import { changeMask, maskAtStart, setMask } from "./signal-mask.ts";
-import { allSignals, SIG_BLOCK, SIG_UNBLOCK, setDefault, signalSet } from "./signal-sets.ts";
+import {
+  allSignals,
+  interruptWith,
+  isIgnored,
+  SIG_BLOCK,
+  SIG_UNBLOCK,
+  SIGCHLD,
+  setDefault,
+  signalSet,
+} from "./signal-sets.ts";
+import { inForeground } from "./terminal.ts";
 
 /** Signal numbers, signal(7). */
 export const SIG = {
@@ -31,7 +40,7 @@ export const SIG = {
   KILL: 9,
   PIPE: 13,
   TERM: 15,
-  CHLD: linux ? 17 : 20,
+  CHLD: SIGCHLD,
   CONT: linux ? 18 : 19,
   STOP: linux ? 19 : 17,
   TSTP: linux ? 20 : 18,
@@ -41,14 +50,16 @@ export const SIG = {
   WINCH: 28,
 } as const;
 
+const UNBLOCKABLE = new Set<number>([SIG.KILL, SIG.STOP]);
+/** The C library uses those below itself. */
+const FIRST_REAL_TIME = linux ? 34 : 65;
+const LAST_REAL_TIME = 64;
 const RLIMIT_CORE = 4;
 
 const c = libc({
   // The third argument is sigtimedwait's alone.
   [linux ? "sigtimedwait" : "sigwait"]: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
-  getpgrp: { args: [], returns: "i32" },
   getsid: { args: ["i32"], returns: "i32" },
-  tcgetpgrp: { args: ["i32"], returns: "i32" },
   setrlimit: { args: ["i32", "ptr"], returns: "i32" },
   _exit: { args: ["i32"], returns: "void" },
 });
@@ -101,20 +112,44 @@ function nextSignalOfMacOS(): ReceivedSignal | undefined {
   return { signal, fromKernel: inForeground(), sender: 0 };
 }
 
-/** Sends a signal; that the process is gone is no error. */
+/** Ends what `keepBlockedSignals` has begun. */
+let releaseKept: (() => void) | undefined;
+
+/**
+ * From now on, a signal that was blocked at our start is kept for the command, though the event loop waits with an empty
+ * mask: it would end us. Real-time signals have no listeners in JavaScript: they do no harm, and are lost.
+ */
+export function keepBlockedSignals(): void {
+  const blocked = (number: number) => (maskAtStart[(number - 1) >> 3]! >> ((number - 1) & 7)) & 1;
+  if (!maskAtStart.some((bits) => bits !== 0)) return;
+  const came: number[] = [];
+  const undo = new DisposableStack();
+  const { signals } = (require("node:os") as typeof import("node:os")).constants;
+  for (const [name, number] of Object.entries(signals) as [NodeJS.Signals, number][]) {
+    if (!blocked(number) || UNBLOCKABLE.has(number) || isIgnored(number)) continue;
+    const keep = () => void came.push(number);
+    process.on(name, keep);
+    undo.defer(() => void process.off(name, keep));
+  }
+  for (let number = FIRST_REAL_TIME; number <= LAST_REAL_TIME; number++)
+    if (blocked(number) && !isIgnored(number)) undo.use(interruptWith(number));
+  releaseKept = () => {
+    undo.dispose();
+    for (const number of came) send(process.pid, number); // pending: we have it blocked
+  };
+}
+
+/** Makes the signals that were kept pending: call it when no event loop comes any more, or handlers have taken over. */
+export function releaseKeptSignals(): void {
+  releaseKept?.();
+  releaseKept = undefined;
+}
+
+/** Sends a signal to a process, or to the group of a negative number; that it is gone is no error. */
 export function send(pid: number, signal: number): void {
   try {
     process.kill(pid, signal);
   } catch {}
-}
-
-/** Is our process group the one that the terminal sends its signals to? */
-export function inForeground(): boolean {
-  const terminal = open("/dev/tty", O.RDONLY | O.NONBLOCK);
-  if (typeof terminal !== "number") return false;
-  const foreground = c.tcgetpgrp!(terminal) === c.getpgrp!();
-  close(terminal);
-  return foreground;
 }
 
 /** Is this process the leader of its session? A terminal that goes away signals its session leader alone. */

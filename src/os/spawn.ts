@@ -6,17 +6,24 @@
  */
 import {
   closeInherited,
+  closeOnExec,
   duplicate,
   type LockDescriptor,
   type LockPlacement,
   prepareDescriptors,
 } from "./descriptors.ts";
-import { close, readFile } from "./files.ts";
+import { ACCESS, access, close, readFile, write } from "./files.ts";
 import { address, type Code, errorCode, failureOf, libc, linux } from "./libc.ts";
-import { isCompiled } from "./self.ts";
-import { maskAtStart, unblockSignals } from "./signal-mask.ts";
+import { ourselves } from "./self.ts";
+import {
+  childrenWereIgnored,
+  ignoreChildren,
+  lostActions,
+  maskAtStart,
+  restoreIgnored,
+  unblockSignals,
+} from "./signal-mask.ts";
 import { setDefault, signalSet } from "./signal-sets.ts";
-import { SIG } from "./signals.ts";
 
 const POSIX_SPAWN_SETSIGDEF = 4;
 const POSIX_SPAWN_SETSIGMASK = 8;
@@ -95,6 +102,8 @@ export interface Command extends LockPlacement {
   env: Record<string, string>;
   /** A shell that runs the only argument as a script, with `-c`. */
   shell?: string;
+  /** `released`: our copy of stderr is closed once the command has started, so nothing can be reported any more. */
+  stderr?: "released" | undefined;
 }
 
 /** A command that was started, or the code of why not. */
@@ -102,21 +111,23 @@ export type Started = LockDescriptor &
   ({ pid: number; failure?: undefined } | { pid?: undefined; failure: Code });
 
 /**
- * Bun ignores these two before our code runs, and afterwards nothing tells whether they were ignored before: the command
- * gets their default action. The Linux binary is built so that they are left alone: see `build/process-state.ts`.
+ * The word by which this program starts itself only to become the command: where ended children are ignored. With that, a
+ * child's exit status is lost, so we cannot have it; the command must. A child has what its parent has, so one step more is
+ * between us.
  */
-const BUN_IGNORES = linux && isCompiled ? [] : ([SIG.PIPE, SIG.XFSZ] as const);
+export const BECOME = "__become";
 
 /**
  * Starts the command with the signal mask, ignored signals, descriptors and terminal that we were started with.
  * @throws {LockFileError} when the lock's descriptor cannot be handed on
  */
 export function start(command: Command): Started {
-  const { inherited, lockFd, target } = prepareDescriptors(command);
-  const actions = target === lockFd ? null : moveLock(lockFd, target);
+  const { lockFd, target } = prepareDescriptors(command);
+  const actions = target === undefined ? null : moveLock(lockFd, target);
   const attributes = spawnAttributes();
   const envp = new StringArray(environment(command.env));
   const pid = new Int32Array(1);
+  restoreIgnored();
   const spawn = (strings: Uint8Array[]): Code | undefined => {
     const argv = new StringArray(strings);
     const errno = c.posix_spawnp(
@@ -130,13 +141,44 @@ export function start(command: Command): Started {
     return errno === 0 ? undefined : errorCode(errno);
   };
   const strings = stringsOf(command);
-  let failure = spawn(strings);
-  // As execvp(3) does, and so every shell: a file without a known format is a script, by its path.
-  if (failure === "ENOEXEC") failure = spawn([cString("/bin/sh"), ...inPath(strings)]);
-  if (failure === undefined) closeInherited(inherited);
-  // Ignored children leave no exit status behind. The command keeps the action; we no longer need it.
-  setDefault(SIG.CHLD);
-  return failure === undefined ? { pid: pid[0]!, lockFd } : { failure, lockFd };
+  let failure: Code | undefined;
+  if (childrenWereIgnored()) failure = becomeIn(spawn, strings);
+  else {
+    failure = spawn(strings);
+    if (failure === "ENOEXEC") failure = spawn(asScript(strings));
+  }
+  if (failure !== undefined) return { failure, lockFd };
+  closeInherited(lockFd, command.stderr === "released");
+  return { pid: pid[0]!, lockFd };
+}
+
+/** Starts this program as `BECOME`, and waits until it has become the command, or has written why not into a pipe. */
+function becomeIn(
+  spawn: (strings: Uint8Array[]) => Code | undefined,
+  strings: Uint8Array[],
+): Code | undefined {
+  const { pipe, read } = libc({
+    pipe: { args: ["ptr"], returns: "i32" },
+    read: { args: ["i32", "ptr", "u64"], returns: "i64" },
+  });
+  const ends = new Int32Array(2);
+  const failure = failureOf(pipe(address(ends)));
+  if (failure !== undefined) return failure;
+  const [reader, writer] = [ends[0]!, ends[1]!];
+  closeOnExec(reader);
+  const started = spawn([...[...ourselves(), BECOME, String(writer)].map(cString), ...strings]);
+  close(writer);
+  const answer = new Uint8Array(64);
+  const length = started === undefined ? Number(read(reader, address(answer), answer.length)) : 0;
+  close(reader);
+  return started ?? (length > 0 ? new TextDecoder().decode(answer.subarray(0, length)) : undefined);
+}
+
+/** The other side of `becomeIn`. Returns only where that fails. @param args the arguments behind `BECOME` */
+export function become([writer, ...argv]: readonly string[]): void {
+  const pipe = Number(writer);
+  ignoreChildren();
+  write(pipe, execInto({ argv, env: {}, lockFd: pipe, lockAt: "closed" }).failure);
 }
 
 /** Tells a refused fork, as by a seccomp filter, from a refused execve(2): a directory cannot be executed (`EACCES`). */
@@ -149,7 +191,7 @@ export function canStartProcesses(): boolean {
 /** The command's signals: the mask that we were started with, and default actions where Bun has changed them. */
 function spawnAttributes(): Uint8Array {
   const attributes = new Uint8Array(512);
-  const defaults = signalSet(...BUN_IGNORES);
+  const defaults = signalSet(...lostActions());
   // glibc ignores its own two in the command unless they are in the set.
   if (linux) defaults.set([defaults[3]! | 0x80, defaults[4]! | 0x01], 3);
   c.posix_spawnattr_init(address(attributes));
@@ -159,12 +201,33 @@ function spawnAttributes(): Uint8Array {
   return attributes;
 }
 
-/** A command that was named without a directory, with the directory where it was found. */
-function inPath([name, ...args]: Uint8Array[]): Uint8Array[] {
-  const found = name!.includes(47 /* / */)
-    ? null
-    : Bun.which(new TextDecoder().decode(name!.subarray(0, -1)));
-  return [found === null ? name! : cString(found), ...args];
+/**
+ * The command as execvp(3), and so every shell, runs a file without a known format: as a script, by the path where it is
+ * found. A relative directory of PATH stays relative.
+ */
+function asScript([name, ...args]: Uint8Array[]): Uint8Array[] {
+  return [cString("/bin/sh"), name!.includes(SLASH) ? name! : (inPath(name!) ?? name!), ...args];
+}
+
+const SLASH = 47;
+const COLON = 58;
+
+/** The first executable file of this name in PATH, as bytes that end with a NUL. */
+function inPath(name: Uint8Array): Uint8Array | undefined {
+  const variable = encoder.encode("PATH=");
+  const entry = environment({}).find((entry) => variable.every((byte, i) => entry[i] === byte));
+  const path = entry?.subarray(variable.length) ?? cString("/bin:/usr/bin");
+  for (let start = 0; start < path.length; ) {
+    let end = path.indexOf(COLON, start);
+    if (end < 0) end = path.length - 1; // the NUL
+    const directory = path.subarray(start, end);
+    const found = directory.length === 0 ? name : Buffer.concat([directory, Uint8Array.of(SLASH), name]);
+    const file = found.subarray(0, -1);
+    const isDirectory = access(Buffer.concat([file, encoder.encode("/.")]), ACCESS.X) === undefined;
+    if (!isDirectory && access(file, ACCESS.X) === undefined) return found;
+    start = end + 1;
+  }
+  return undefined;
 }
 
 function stringsOf({ shell, argv }: Command): Uint8Array[] {
@@ -172,17 +235,15 @@ function stringsOf({ shell, argv }: Command): Uint8Array[] {
   return shell === undefined ? strings : [cString(shell), cString("-c"), ...strings];
 }
 
-/** What the child does before it becomes the command: posix_spawn_file_actions_adddup2(3), addclose(3). */
-function moveLock(lockFd: number, target: number | undefined): Uint8Array {
-  const { posix_spawn_file_actions_init, ...add } = libc({
+/** What the child does before it becomes the command: posix_spawn_file_actions_adddup2(3). */
+function moveLock(lockFd: number, target: number): Uint8Array {
+  const { posix_spawn_file_actions_init, posix_spawn_file_actions_adddup2 } = libc({
     posix_spawn_file_actions_init: { args: ["ptr"], returns: "i32" },
     posix_spawn_file_actions_adddup2: { args: ["ptr", "i32", "i32"], returns: "i32" },
-    posix_spawn_file_actions_addclose: { args: ["ptr", "i32"], returns: "i32" },
   });
   const actions = new Uint8Array(512);
   posix_spawn_file_actions_init(address(actions));
-  if (target !== undefined) add.posix_spawn_file_actions_adddup2(address(actions), lockFd, target);
-  add.posix_spawn_file_actions_addclose(address(actions), lockFd);
+  posix_spawn_file_actions_adddup2(address(actions), lockFd, target);
   return actions;
 }
 
@@ -192,14 +253,19 @@ function moveLock(lockFd: number, target: number | undefined): Uint8Array {
  */
 export function execInto(command: Command): LockDescriptor & { failure: Code } {
   const { lockFd, target } = prepareDescriptors(command);
-  if (target !== lockFd) {
-    if (target !== undefined) duplicate(lockFd, target);
-    close(lockFd);
-  }
-  for (const signal of BUN_IGNORES) setDefault(signal);
+  if (target !== undefined) duplicate(lockFd, target);
+  for (const signal of lostActions()) setDefault(signal);
   for (const [key, value] of Object.entries(command.env))
     c.setenv(address(cString(key)), address(cString(value)), 1);
-  const argv = new StringArray(stringsOf(command));
+  const strings = stringsOf(command);
+  const exec = (strings: Uint8Array[]): Code => {
+    const argv = new StringArray(strings);
+    return failureOf(c.execvp(argv.first, argv.address))!;
+  };
+  restoreIgnored();
+  if (childrenWereIgnored()) ignoreChildren();
   unblockSignals();
-  return { failure: failureOf(c.execvp(argv.first, argv.address))!, lockFd };
+  let failure = exec(strings);
+  if (failure === "ENOEXEC") failure = exec(asScript(strings)); // musl's execvp(3) leaves it to us
+  return { failure, lockFd };
 }

@@ -83,7 +83,7 @@ export async function openEngine(url: string, options: StoreOptions = {}): Promi
   ]);
   const ttl = options.ttl === undefined ? DEFAULT_TTL : milliseconds(options.ttl);
   if (!(ttl >= MIN_TTL && ttl <= MAX_TTL)) throw new WrongDuration("ttl must be from 1s to 1d");
-  const notice = options.notice ?? ((message) => process.stderr.write(`exclusive: ${message}\n`));
+  const notice = options.notice ?? ((message) => console.error(`exclusive: ${message}`));
   const { open } = await load();
   return open(new StoreUrl(url), { ttl: Math.round(ttl), notice });
 }

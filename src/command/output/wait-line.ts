@@ -6,6 +6,7 @@ import type { Holder } from "../../holder.ts";
 import { write } from "../../os/files.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { dieBySignal, SIG } from "../../os/signals.ts";
+import { isTerminal, windowSize } from "../../os/terminal.ts";
 import { describeHolder } from "./describe-holder.ts";
 import type { EventLog } from "./event-log.ts";
 
@@ -29,7 +30,7 @@ export function showWaiting(
   if (log.verbosity.quiet) return { [Symbol.dispose]() {} };
   const begun = performance.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
-  const live = !log.verbosity.json && process.stderr.isTTY;
+  const live = !log.verbosity.json && isTerminal(2);
   /** Null while the lock is free; undefined where the holder is not known. */
   let holder: Holder | null | undefined;
   let timer: Timer | undefined;
@@ -45,9 +46,8 @@ export function showWaiting(
   const show = () => {
     if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
     restore ??= eraseBeforeDeath();
-    // `columns` is not updated when the window changes, so ask each time: a line that wraps could not be erased.
-    const [columns] = process.stderr.getWindowSize();
-    write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, (columns || 80) - 1));
+    // A line that wraps could not be erased.
+    write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, windowSize(2).columns - 1));
   };
   let shown = 0;
   const tick = async () => {

@@ -8,7 +8,8 @@
 import { constants } from "node:os";
 import { type Ending, startChildThread } from "../../os/child-process.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
-import { inForeground } from "../../os/signals.ts";
+import { releaseKeptSignals } from "../../os/signals.ts";
+import { inForeground } from "../../os/terminal.ts";
 import { Supervision } from "./supervise.ts";
 
 /** Signals to us that are meant for the command. */
@@ -25,6 +26,7 @@ export class ChildThread {
 
   private constructor(worker: Worker) {
     this.#worker = worker;
+    releaseKeptSignals();
     for (const name of FORWARDED) {
       if (!isIgnored(constants.signals[name])) process.on(name, () => this.#take(constants.signals[name]));
     }

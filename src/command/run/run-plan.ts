@@ -16,6 +16,8 @@ export interface RunPlan {
   store: FileStoreOptions | RemoteStore;
   /** Become the command, instead of waiting for its end. */
   exec: boolean;
+  /** The command does not inherit the lock's descriptor. */
+  close: boolean;
   /** What to do when the lock is held. */
   policy: "fail" | "skip" | "coalesce" | "replace";
   /** Wait for a held lock, without a limit other than `timeout`. */

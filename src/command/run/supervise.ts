@@ -1,10 +1,16 @@
-/** Supervises the command: forwards signals, mirrors stops, returns its end. */
+/**
+ * Supervises the command: forwards signals, mirrors stops, returns its end.
+ *
+ * A terminal sends its signals to the process group in its foreground. The command has one of them where it is in our group.
+ * A command that made a group of its own, as timeout(1) does, led the foreground's group if we were not there: so the
+ * terminal's signals are sent on to its group, and it gets the terminal when it needs it. Any other signal that we get is
+ * forwarded. A process that signalled our whole group has reached the command already, which then gets the signal twice:
+ * the kernel does not tell it from one to us alone, and that one must not be lost.
+ */
 import { type Change, childChange, type Ending } from "../../os/child-process.ts";
-import { descendsFrom } from "../../os/processes.ts";
 import {
   dieBySignal,
   exit,
-  inForeground,
   isSessionLeader,
   nextSignal,
   type ReceivedSignal,
@@ -12,8 +18,9 @@ import {
   SIG,
   send,
 } from "../../os/signals.ts";
+import { foregroundGroup, groupOf, inForeground, ownGroup, setForeground } from "../../os/terminal.ts";
 
-/** Signals that a terminal sends to its whole foreground process group, the command included: termios(3). */
+/** Signals that a terminal sends to its whole foreground process group: termios(3). */
 const TERMINAL_SIGNALS = new Set<number>([
   SIG.INT,
   SIG.QUIT,
@@ -27,9 +34,11 @@ const TERMINAL_SIGNALS = new Set<number>([
 /** Grace for a shell to continue the command along with us, in milliseconds; then we continue it. */
 const CONTINUE_MS = 20;
 
-/** Follows one command. Each signal that we get reaches the command once. */
+/** Follows one command. Each signal that we get reaches the command. */
 export class Supervision {
   #resumed = false;
+  /** The command's own group, to which we have given the terminal. */
+  #foreground: number | undefined;
 
   /** @param seen collects the numbers of the signals that were sent to us */
   constructor(
@@ -44,17 +53,30 @@ export class Supervision {
   poll(): Ending | undefined {
     for (let change = childChange(this.pid); change !== undefined; change = childChange(this.pid)) {
       const ending = this.#follow(change);
-      if (ending !== undefined) return ending;
+      if (ending === undefined) continue;
+      // The terminal is still that of a group that has ended, or whose leader has.
+      if (this.#foreground !== undefined && foregroundGroup() === this.#foreground) setForeground(ownGroup());
+      return ending;
     }
     return undefined;
   }
 
   /** Handles a signal that was sent to us. */
   take(received: ReceivedSignal): void {
-    if (received.signal === SIG.CHLD) return;
-    this.seen?.add(received.signal);
-    if (received.signal === SIG.CONT && this.#resumed) this.#resumed = false;
-    else if (!hasReached(this.pid, received)) send(this.pid, received.signal);
+    const { signal, fromKernel, sender } = received;
+    if (signal === SIG.CHLD) return;
+    this.seen?.add(signal);
+    if (signal === SIG.CONT && this.#resumed) this.#resumed = false;
+    else if (fromKernel && TERMINAL_SIGNALS.has(signal) && !(signal === SIG.HUP && isSessionLeader()))
+      this.#passOn(signal);
+    // SIGPIPE comes from ourselves where the reader of what we write is gone.
+    else if (signal !== SIG.PIPE || sender !== process.pid) send(this.pid, signal);
+  }
+
+  /** What a terminal has sent to our group reaches the command's, too. */
+  #passOn(signal: number): void {
+    const group = groupOf(this.pid);
+    if (group !== ownGroup()) send(group === this.pid ? -group : this.pid, signal);
   }
 
   /**
@@ -64,17 +86,40 @@ export class Supervision {
    */
   #follow(change: Change): Ending | undefined {
     if ("exited" in change || "killed" in change) return change;
-    if (!("stopped" in change) || (change.stopped === SIG.STOP && !inForeground())) return undefined;
+    if (!("stopped" in change) || this.#isBackground(change.stopped)) return undefined;
+    if (this.#giveTerminal(change.stopped)) return undefined;
     raiseDefault(change.stopped);
     // Continued. A shell's `fg` continues us both; a SIGCONT to us alone is meant for the command too.
     this.#resumed = true;
+    if (this.#foreground !== undefined && inForeground()) setForeground(this.#foreground);
     for (let waited = 0; waited < CONTINUE_MS; waited++) {
       const next = childChange(this.pid);
       if (next !== undefined) return this.#follow(next);
       Bun.sleepSync(1);
     }
-    send(this.pid, SIG.CONT);
+    const group = groupOf(this.pid);
+    send(group === this.pid && group !== ownGroup() ? -group : this.pid, SIG.CONT);
     return undefined;
+  }
+
+  #isBackground(signal: number): boolean {
+    const front = foregroundGroup();
+    const isOurs = front !== undefined && (front === ownGroup() || front === this.#foreground);
+    return signal === SIG.STOP && !isOurs;
+  }
+
+  /**
+   * Gives the terminal to a command that leads a group of its own and was stopped because it needs the terminal, where our
+   * group has it.
+   */
+  #giveTerminal(signal: number): boolean {
+    const group = groupOf(this.pid);
+    const needsIt = signal === SIG.TTIN || signal === SIG.TTOU;
+    if (!needsIt || group !== this.pid || group === ownGroup() || !inForeground()) return false;
+    setForeground(group);
+    this.#foreground = group;
+    send(-group, SIG.CONT);
+    return true;
   }
 }
 
@@ -87,14 +132,6 @@ export function supervise(pid: number, seen?: Set<number>): Ending {
     const received = nextSignal();
     if (received !== undefined) supervision.take(received);
   }
-}
-
-/** Has this signal reached the command already, from the same sender? */
-function hasReached(pid: number, { signal, fromKernel, sender }: ReceivedSignal): boolean {
-  // We send ourselves SIGPIPE, when the reader of our output is gone. A `kill 0` in a script must not come back to it.
-  if (!fromKernel) return sender === process.pid || (sender !== 0 && descendsFrom(sender, pid));
-  if (signal === SIG.HUP && isSessionLeader()) return false;
-  return TERMINAL_SIGNALS.has(signal);
 }
 
 /** Ends this process as the command ended. */

@@ -4,6 +4,7 @@ import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
 import { thisProcess } from "../../holder.ts";
 import type { Ending } from "../../os/child-process.ts";
+import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
@@ -26,6 +27,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   if (lease === undefined) {
     endThreads = await prepareStart();
     lease = await waitForLock(store, plan, log);
+    releaseKeptSignals();
   }
   const waited = log.elapsed;
   log.tell("acquired", { wait: waited, lockfile: lease.location }, () => {
@@ -46,9 +48,12 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started: () => void): Ending {
+function runCommand(plan: RunPlan, lease: FileLease, started: () => void): Ending {
+  const { argv, request, exec, close, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
-  const command = { argv, env, lockFd: lease.fd };
+  // Without -v and JSON nothing is left to be said. An error of ours is then told by the exit status alone.
+  const stderr = verbosity.verbose || verbosity.json ? undefined : ("released" as const);
+  const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined, stderr };
   if (exec) {
     const { failure, lockFd } = execInto(command);
     lease.moveTo(lockFd);
@@ -69,5 +74,6 @@ function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started:
 async function prepareStart(): Promise<() => void> {
   const { keepThreads } = await import("../../os/flock-thread.ts");
   thisProcess();
+  keepBlockedSignals();
   return keepThreads();
 }

@@ -26,9 +26,8 @@ import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
 import type { Ending } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
-import { inheritedDescriptors } from "../../os/descriptors.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
-import { exit, SIG } from "../../os/signals.ts";
+import { exit, keepBlockedSignals, SIG } from "../../os/signals.ts";
 import { start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
@@ -53,7 +52,7 @@ const CHECK_MS = 250;
  * @throws {StoreError} when the store is unreachable or refuses the request
  */
 export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log: EventLog): Promise<never> {
-  const inherited = inheritedDescriptors(); // before this process opens any
+  keepBlockedSignals();
   if (!isIgnored(SIG.PIPE)) process.on("SIGPIPE", () => {}); // writing to a guardian that has ended must not end us
   const { name } = plan.request;
   const store = await openEngine(url, {
@@ -66,7 +65,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   log.tell("acquired", { wait: waited, lockfile: main.location, token: String(main.token) }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
   });
-  const { ending, lost } = await runCommand(plan, holds, inherited);
+  const { ending, lost } = await runCommand(plan, holds);
   await holds.release();
   await store.close();
   if (ending instanceof CommandError) {
@@ -135,11 +134,11 @@ interface Outcome {
 }
 
 /** Runs the command until it has ended, and every process of it where the lock was lost. */
-async function runCommand({ argv }: RunPlan, holds: Holds, inherited: readonly number[]): Promise<Outcome> {
+async function runCommand({ argv }: RunPlan, holds: Holds): Promise<Outcome> {
   const { main, guardian, mark } = holds;
   const watcher = await ChildThread.start();
   guardian.tell({ starting: true });
-  const { pid, failure } = start({ argv, env: mark, lockFd: -1, inherited });
+  const { pid, failure } = start({ argv, env: mark, lockFd: -1 });
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
   main.recordCommand(pid);
