@@ -3,7 +3,7 @@
 import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
-import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { CannotAcquireLock, EndlessWait, LockTimeout, printable } from "../errors.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LEASE, lockLocation, NAME } from "./cli/lock-options.ts";
@@ -34,7 +34,7 @@ const ARGS = defineArgs({
     options: ["fail", "skip", "coalesce", "replace"],
     description: "what to do when it is held",
     details:
-      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, unless another run is already queued, and then exit with status 0: the queued run has not begun, so it does the work of this one too. `replace`: stop the holder as `exclusive stop` does, then run.",
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
   shared: {
     type: "boolean",
@@ -52,6 +52,12 @@ const ARGS = defineArgs({
     type: "boolean",
     description: "replace this process with the command",
     details: "The lock ends with the last process that has its descriptor.",
+  },
+  inherit: {
+    type: "boolean",
+    description: "under the lock that the caller runs under, if any",
+    details:
+      "Where `exclusive held` NAME is true, and the lock is not shared unless this run shares it: run the command at once, without taking the lock. Else take it as usual.",
   },
   "conflict-exit-code": {
     type: "string",
@@ -137,6 +143,7 @@ export function plan(args: string[]): RunPlan {
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
+    inherit: values.inherit ?? false,
     policy,
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,
@@ -152,6 +159,7 @@ export function plan(args: string[]): RunPlan {
 async function execute(plan: RunPlan): Promise<number> {
   const log = new EventLog(plan.verbosity, plan.request.name);
   try {
+    if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan);
     if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
     Bun.unsafe.setJITPolicy(1); // see build.ts
     const { runWithLease } = await import("./run/with-lease.ts");
@@ -164,15 +172,17 @@ async function execute(plan: RunPlan): Promise<number> {
 
 /** @returns the exit status */
 function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: EventLog): number {
-  const { name, holder } = error;
+  const { lock: name, holder } = error;
   const late = error instanceof LockTimeout;
+  const endless = error instanceof EndlessWait;
   const details = { wait: log.elapsed, holder };
-  if (policy === "skip" || (policy === "coalesce" && !late)) {
-    const why = policy === "skip" ? "skipped" : "somebody already waits to run it";
+  if (!endless && (policy === "skip" || (policy === "coalesce" && !late))) {
+    const why = policy === "skip" ? "skipped" : "the run that was queued before has begun";
     log.tell("skipped", details, () => `${describeHeld(name, holder)}: ${why}`);
     return EXIT.OK;
   }
   log.tell("refused", details, () => {
+    if (endless) return `${error.message}${error.inherited ? "; use --inherit" : ""}`;
     if (policy === "replace" && !late) return error.message; // why the holder was not stopped
     return late
       ? `gave up after ${log.elapsed} s: ${describeHeld(name, holder)}`

@@ -16,6 +16,8 @@ export interface RunPlan {
   store: FileStoreOptions | RemoteStore;
   /** Become the command, instead of waiting for its end. */
   exec: boolean;
+  /** Run under the lock that this process has inherited, where it has. */
+  inherit: boolean;
   /** What to do when the lock is held. */
   policy: "fail" | "skip" | "coalesce" | "replace";
   /** Wait for a held lock, without a limit other than `timeout`. */
