@@ -1,14 +1,16 @@
 /**
  * How a lock is acquired and released in any store: at once, in the queue, as one of N slots, or coalesced.
  *
- * `Lock` and `exclusive run` are the callers. Locks in files that this process holds are released at exit, in the
- * middle of a scope or of a wait too, so that no file stays behind.
+ * `Lock` and `exclusive run` are the callers.
  */
 import { type Duration, milliseconds } from "./duration.ts";
-import { CannotAcquireLock, LockTimeout, WrongArgument } from "./errors.ts";
+import { CannotAcquireLock, EndlessWait, LockTimeout, type Refusal, WrongArgument } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
+import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
+
+export { release, releaseAll, releaseSync, type SyncLease } from "./store/own-holds.ts";
 
 /** How long to try. */
 export interface AcquireOptions {
@@ -17,17 +19,12 @@ export interface AcquireOptions {
   /** Wait without limit. */
   wait?: boolean | undefined;
   /**
-   * Wait only if no other waiter with `coalesce` is in the queue, and be refused at once otherwise: the run of that
-   * waiter has not begun, so it will do the work of this one too.
+   * Wait behind another waiter with `coalesce`, if there is one, and be refused as soon as its run begins: that does the
+   * work of this one too. If it gives up, or is killed, the next takes its place.
    */
   coalesce?: boolean | undefined;
   /** Gives up the wait; `acquire` is then rejected with the signal's reason. */
   signal?: AbortSignal | undefined;
-}
-
-/** A lease that ends at once: that of a lock in a file. */
-export interface SyncLease extends Lease {
-  releaseSync(): void;
 }
 
 /** A store that answers at once: that of locks in files. An interface, so that no type of the library names the OS. */
@@ -75,7 +72,7 @@ export function acquireSync<L extends SyncLease>(store: SyncStore<L>, request: R
   const lease = tryAcquireSync(store, request);
   if (lease !== undefined) return lease;
   throw new CannotAcquireLock({
-    name: request.name,
+    lock: request.name,
     lockfile: locationOf(store, request),
     holder: store.holderSync(slotNames(request)[0]!),
   });
@@ -85,14 +82,15 @@ export function acquireSync<L extends SyncLease>(store: SyncStore<L>, request: R
 export function tryAcquireSync<L extends SyncLease>(store: SyncStore<L>, request: Request): L | undefined {
   for (const name of slotNames(request)) {
     const lease = store.tryAcquireSync({ ...request, name });
-    if (lease !== undefined) return releasedAtExit(lease);
+    if (lease !== undefined) return hold(lease, store, name);
   }
   return undefined;
 }
 
 /**
  * Acquires a lock, and waits for it where the options say so.
- * @throws {CannotAcquireLock} when it is held, and is not waited for
+ * @param isCommand this process is a command of ours: it has taken no lock yet, so any lock of an open file is inherited
+ * @throws {CannotAcquireLock} when it is held, and is not waited for, or the wait could never end (`EndlessWait`)
  * @throws {LockTimeout} when it is still held after `timeout`
  * @throws {LockFileError} when the lock file cannot be made or locked
  * @throws {StoreError} when the store is unreachable or refuses the request
@@ -101,6 +99,7 @@ export async function acquire<L extends Lease>(
   store: Store<L>,
   request: Request,
   options: AcquireOptions = {},
+  isCommand = false,
 ): Promise<L> {
   const { signal, coalesce = false } = options;
   signal?.throwIfAborted();
@@ -110,16 +109,21 @@ export async function acquire<L extends Lease>(
   const deadline = timeout === undefined ? undefined : timeoutSignal(timeout);
   const giveUp = AbortSignal.any([signal, deadline].filter((signal) => signal !== undefined));
   const refusal = async () => ({
-    name: request.name,
+    lock: request.name,
     lockfile: locationOf(store, request),
     holder: (await holderOf(store, request)) ?? undefined,
   });
   try {
-    const lease =
-      (await tryAny(store, request, giveUp)) ??
-      (waits ? await waitForAny(store, request, giveUp, coalesce) : undefined);
-    if (lease === undefined) throw new CannotAcquireLock(await refusal());
-    return releasedAtExit(lease);
+    const lease = await tryAny(store, request, giveUp);
+    if (lease !== undefined) return lease;
+    // What limits the wait may release the lock as well: only without a limit is it sure that nothing will.
+    if (waits && timeout === undefined && signal === undefined && isHeldByUs(store, request))
+      throw new CannotAcquireLock(await refusal());
+    const found = waits
+      ? await waitUnlessEndless(store, request, { signal: giveUp, coalesce }, refusal, isCommand)
+      : undefined;
+    if (found === undefined) throw new CannotAcquireLock(await refusal());
+    return found;
   } catch (error) {
     if (timeout === undefined || error !== deadline?.reason) throw error;
     throw new LockTimeout(await refusal(), timeout / 1000);
@@ -137,17 +141,49 @@ async function tryAny<L extends Lease>(
 ): Promise<L | undefined> {
   for (const name of slotNames(request)) {
     const lease = await store.tryAcquire({ ...request, name }, signal);
-    if (lease !== undefined) return lease;
+    if (lease !== undefined) return hold(lease, store, name);
   }
   return undefined;
+}
+
+/** Do we hold the lock, or each of its slots, ourselves? */
+const isHeldByUs = (store: Store, request: Request): boolean =>
+  slotNames(request).every((name) => isHeldAroundUs(store, name));
+
+/** Two processes may begin to wait for each other at the same moment: after so many milliseconds both can be seen. */
+const SECOND_LOOK_MS = 250;
+
+async function waitUnlessEndless<L extends Lease>(
+  store: Store<L>,
+  request: Request,
+  { signal, coalesce }: { signal: AbortSignal; coalesce: boolean },
+  refusal: () => Promise<Refusal>,
+  isCommand: boolean,
+): Promise<L | undefined> {
+  const { endlessWait } = await import("./store/inheritance.ts");
+  const endless = new AbortController();
+  const look = async () => {
+    const found = await endlessWait(store, request.name, slotNames(request), isCommand);
+    if (found !== undefined) endless.abort(new EndlessWait(await refusal(), found.reason, found.inherited));
+  };
+  await look();
+  endless.signal.throwIfAborted();
+  // A store that does not answer is for the wait itself to report.
+  const second = setTimeout(() => look().catch(() => {}), SECOND_LOOK_MS);
+  try {
+    return await waitForAny(store, request, AbortSignal.any([signal, endless.signal]), coalesce);
+  } finally {
+    clearTimeout(second);
+  }
 }
 
 /**
  * Waits for the lock, or for one of its slots; undefined where another waiter with `coalesce` is in the queue.
  *
- * The head of the queue holds a lock of its own (`queueHeadName`). With slots, all other waiters queue behind it; with
- * `coalesce`, the fact that it is held means that a run is already queued. It is released as soon as the lock itself is
- * acquired: a later arrival then sees work that has begun, and waits for a run of its own.
+ * The head of the queue holds a lock of its own (`queueHeadName`), and all other waiters queue behind it. It is released
+ * as soon as the lock itself is acquired. With `coalesce` it then carries the mark that its run begins: who waited behind
+ * it is done. Without the mark the head has given up, and the next in its queue is head. Later arrivals find the lock of
+ * the head free, and wait for a run of their own.
  */
 async function waitForAny<L extends Lease>(
   store: Store<L>,
@@ -155,21 +191,52 @@ async function waitForAny<L extends Lease>(
   signal: AbortSignal,
   coalesce: boolean,
 ): Promise<L | undefined> {
-  if (request.slots === undefined && !coalesce) return store.waitAcquire(request, signal);
+  if (request.slots === undefined && !coalesce)
+    return hold(await store.waitAcquire(request, signal), store, request.name);
   const head: Request = { name: queueHeadName(request.name), mode: "exclusive" };
-  const lease = coalesce ? await store.tryAcquire(head, signal) : await store.waitAcquire(head, signal);
+  const lease = coalesce
+    ? await headOfRuns(store, request, head, signal)
+    : await store.waitAcquire(head, signal);
   if (lease === undefined) return undefined;
-  releasedAtExit(lease);
+  hold(lease, store, head.name);
   try {
-    return (
+    const found =
       (await tryAny(store, request, signal)) ??
-      (await firstOf(slotNames(request), signal, (name, signal) =>
-        store.waitAcquire({ ...request, name }, signal),
-      ))
-    );
+      (await firstOf(slotNames(request), signal, async (name, signal) =>
+        hold(await store.waitAcquire({ ...request, name }, signal), store, name),
+      ));
+    if (store.waitBehind !== undefined) lease.recordCommand?.(process.pid);
+    return found;
   } finally {
     await release(lease);
   }
+}
+
+/** The lock of the queue head; undefined when another head's run has begun meanwhile. */
+async function headOfRuns<L extends Lease>(
+  store: Store<L>,
+  request: Request,
+  head: Request,
+  signal: AbortSignal,
+): Promise<L | undefined> {
+  const lease = await store.tryAcquire(head, signal);
+  if (lease !== undefined) return lease;
+  if (store.waitBehind !== undefined) return store.waitBehind(head, signal);
+  const before = await runsOf(store, request);
+  const next = await store.waitAcquire(head, signal);
+  const now = await runsOf(store, request).catch(() => before);
+  if (now.every((run) => before.includes(run))) return next;
+  await next.release();
+  return undefined;
+}
+
+/** What tells the present holders of a lock, or of its slots, from earlier and later ones. */
+async function runsOf(store: Store, request: Request): Promise<string[]> {
+  const all = await Promise.all(slotNames(request).map((name) => store.status(name)));
+  const holders = all.map(({ holder }) => holder).filter((holder) => holder !== undefined);
+  return holders.map(
+    ({ host, pid, acquiredAt, token }) => `${host} ${pid} ${acquiredAt?.getTime()} ${token}`,
+  );
 }
 
 /** The first lease. The other attempts are aborted, and a lease that one of them obtained meanwhile is released. */
@@ -186,7 +253,7 @@ async function firstOf<L extends Lease>(
     });
     enough.abort();
     for (const result of await Promise.allSettled(all)) {
-      if (result.status === "fulfilled" && result.value !== winner) await result.value.release();
+      if (result.status === "fulfilled" && result.value !== winner) await release(result.value);
     }
     return winner;
   } finally {
@@ -201,35 +268,4 @@ export async function holderOf(store: Store, request: Request): Promise<Holder |
     if (state !== "free") return holder ?? {};
   }
   return null;
-}
-
-/** Releases a lock. A second call does nothing. */
-export async function release(lease: Lease): Promise<void> {
-  if (isSync(lease)) releaseSync(lease);
-  else await lease.release();
-}
-
-/** Releases a lock in a file. A second call does nothing. */
-export function releaseSync(lease: SyncLease): void {
-  held.delete(lease);
-  lease.releaseSync();
-}
-
-/** The locks in files that this process holds. A lock of another store ends with its connection or lease. */
-const held = new Set<SyncLease>();
-let watchingExit = false;
-
-const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
-
-function releasedAtExit<L extends Lease>(lease: L): L {
-  if (!isSync(lease)) return lease;
-  held.add(lease);
-  if (!watchingExit) process.on("exit", releaseAll);
-  watchingExit = true;
-  return lease;
-}
-
-/** Releases every lock in a file that this process holds, as the process is about to end. */
-export function releaseAll(): void {
-  for (const lease of held) lease.releaseSync();
 }

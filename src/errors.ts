@@ -33,44 +33,59 @@ export interface Holder {
 /** Describes a lock that could not be acquired. */
 export interface Refusal {
   /** The lock's name. */
-  name: string;
+  lock: string;
   /** Path of the lock file; with a remote store, the URL without its secrets. */
   lockfile: string;
   /** The holder, as far as the record and the OS tell. */
   holder?: Holder | undefined;
 }
 
-/**
- * The lock is held, by another process or by this one.
- *
- * `name` is the name of the lock, not of the class: test with `instanceof`, or `code === "ELOCKED"`.
- */
+/** The lock is held, by another process or by this one. `code` is `"ELOCKED"`. */
 export class CannotAcquireLock extends Error implements Refusal {
-  override readonly name: string;
+  override readonly name: string = "CannotAcquireLock";
+  /** The lock's name. */
+  readonly lock: string;
   readonly lockfile: string;
   readonly holder: Holder | undefined;
   readonly code: string = "ELOCKED";
 
   constructor(refusal: Refusal, message?: string) {
-    const pid = refusal.holder?.pid;
-    super(
-      message ??
-        `Another '${printable(refusal.name)}' process is already running${pid ? ` (pid ${pid})` : ""}.`,
-    );
-    this.name = refusal.name;
+    super(message ?? inWords(refusal));
+    this.lock = refusal.lock;
     this.lockfile = refusal.lockfile;
     this.holder = refusal.holder;
   }
 }
 
+function inWords({ lock, holder }: Refusal): string {
+  const { pid, alive } = holder ?? {};
+  if (alive && pid === process.pid)
+    return `'${printable(lock)}' is already locked by this process (pid ${pid})`;
+  return `Another '${printable(lock)}' process is already running${pid ? ` (pid ${pid})` : ""}.`;
+}
+
+/** The lock is held by what waits for this process: a wait would never end. The message has the reason. */
+export class EndlessWait extends CannotAcquireLock {
+  override readonly name = "EndlessWait";
+  /** @param inherited this process runs under the lock already: what was to wait may run at once */
+  constructor(
+    refusal: Refusal,
+    reason: string,
+    readonly inherited: boolean,
+  ) {
+    super(refusal, reason);
+  }
+}
+
 /** The lock was still held when the time given to `acquire()` ran out. */
 export class LockTimeout extends CannotAcquireLock {
+  override readonly name = "LockTimeout";
   override readonly code = "ETIMEDOUT";
   constructor(refusal: Refusal, seconds: number) {
     const pid = refusal.holder?.pid;
     super(
       refusal,
-      `'${printable(refusal.name)}' is still locked after ${Number(seconds.toFixed(3))} s${pid ? ` (by pid ${pid})` : ""}.`,
+      `'${printable(refusal.lock)}' is still locked after ${Number(seconds.toFixed(3))} s${pid ? ` (by pid ${pid})` : ""}.`,
     );
   }
 }

@@ -3,6 +3,7 @@ import type { AcquireOptions } from "./acquire.ts";
 import { Lock, type LockOptions } from "./lock.ts";
 import { callerName } from "./name.ts";
 import { directoryOf } from "./store/open-store.ts";
+import { asCall } from "./store/own-holds.ts";
 
 /** Which lock, and how long to try for it. Waiting needs an async function. */
 export type ExclusiveOptions = LockOptions & AcquireOptions;
@@ -69,25 +70,32 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?:
   }
   const wrapped: AnyFunction = isAsync
     ? async function (...args) {
-        await using _ = await new Lock(options).acquire({ wait, timeout, coalesce, signal });
-        return await fn.apply(this, args);
+        return asCall(async () => {
+          await using _ = await new Lock(options).acquire({ wait, timeout, coalesce, signal });
+          return await fn.apply(this, args);
+        });
       }
     : function (...args) {
-        const lock = new Lock(options).acquireSync();
-        let result: unknown;
-        try {
-          result = fn.apply(this, args);
-        } catch (error) {
-          lock.releaseSync();
-          throw error;
-        }
-        if (isThenable(result)) return Promise.resolve(result).finally(() => lock.release());
-        lock.releaseSync();
-        return result;
+        return asCall(() => runSync(new Lock(options), () => fn.apply(this, args)));
       };
   Object.defineProperty(wrapped, "name", { value: fn.name, configurable: true });
   Object.defineProperty(wrapped, "length", { value: fn.length, configurable: true });
   return wrapped as F;
+}
+
+/** Runs under the lock, until the end, or the end of the promise that is returned. */
+function runSync(lock: Lock, body: () => unknown): unknown {
+  lock.acquireSync();
+  let result: unknown;
+  try {
+    result = body();
+  } catch (error) {
+    lock.releaseSync();
+    throw error;
+  }
+  if (isThenable(result)) return Promise.resolve(result).finally(() => lock.release());
+  lock.releaseSync();
+  return result;
 }
 
 const isFileUrl = (store: unknown): boolean => typeof store === "string" && directoryOf(store) !== undefined;

@@ -3,6 +3,7 @@ export type { AcquireOptions } from "./acquire.ts";
 export type { Duration } from "./duration.ts";
 export {
   CannotAcquireLock,
+  EndlessWait,
   LockFileError,
   LockLost,
   LockTimeout,

@@ -9,6 +9,7 @@ import {
   releaseAll,
   releaseSync,
   requestFor,
+  type SyncLease,
 } from "./acquire.ts";
 import type { Duration } from "./duration.ts";
 import { CannotAcquireLock, printable } from "./errors.ts";
@@ -16,7 +17,6 @@ import type { Holder } from "./holder.ts";
 import { inform, type Logger } from "./logger.ts";
 import { callerName } from "./name.ts";
 import { isIgnored } from "./os/signal-sets.ts";
-import { FileLease } from "./store/file/file-lease.ts";
 import { FileStore } from "./store/file/file-store.ts";
 import { LazyStore } from "./store/lazy-store.ts";
 import { checkStoreUrl, directoryOf } from "./store/open-store.ts";
@@ -119,7 +119,12 @@ export class Lock implements Disposable, AsyncDisposable {
 
   /**
    * Acquires the lock, and waits for it where the options say so.
+   *
+   * A wait that could never end is refused. With `wait`, and neither `timeout` nor `signal`: when another `Lock` of this
+   * program holds the lock. (A call of an `exclusive()` function may wait for another call.) And however long the wait may
+   * last: when what holds the lock waits for this process, as `exclusive run` waits for its command.
    * @throws {CannotAcquireLock} when it is held, and is not waited for
+   * @throws {EndlessWait} when the holder waits for this process
    * @throws {LockTimeout} when it is still held after `timeout`
    * @throws {LockFileError} when the lock file cannot be made or locked
    * @throws {StoreError} when the store is unreachable or refuses the request
@@ -139,7 +144,7 @@ export class Lock implements Disposable, AsyncDisposable {
   releaseSync(): void {
     const lease = this.#lease;
     if (lease === undefined) return;
-    if (!(lease instanceof FileLease))
+    if (!isSync(lease))
       throw new TypeError("releaseSync() needs a lock in a file: with this store use release()");
     this.#lease = undefined;
     releaseSync(lease);
@@ -156,7 +161,7 @@ export class Lock implements Disposable, AsyncDisposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#lease !== undefined && !(this.#lease instanceof FileLease)) {
+    if (this.#lease !== undefined && !isSync(this.#lease)) {
       this.release().catch(() => {}); // a missing `await` must not leak the lock
       throw new TypeError("to give back a lock of this store takes time: declare it with 'await using'");
     }
@@ -176,13 +181,17 @@ export class Lock implements Disposable, AsyncDisposable {
    * Acquires the lock for the rest of the program: it is released when the program exits, in whatever way.
    * Signals keep their default effect. A program with its own handler for SIGINT, SIGTERM or SIGHUP keeps it, and a
    * signal that was ignored at start stays ignored. As every handler in JavaScript, ours runs when the program next
-   * returns to its event loop.
+   * returns to its event loop. Under `bun --hot` the lock that an earlier evaluation of the program has taken is kept.
    * @throws {CannotAcquireLock} when it is held
    * @throws {LockFileError} when the lock file cannot be made or locked
    * @throws {TypeError} with a remote store
    */
   forever(): this {
-    this.acquireSync();
+    const key = `${this.#lockfile}\0${this.name}`;
+    const earlier = program.forever.get(key);
+    if (earlier !== undefined && earlier.evaluation !== EVALUATION) this.#lease = earlier.lease;
+    else this.acquireSync();
+    program.forever.set(key, { lease: this.#lease!, evaluation: EVALUATION });
     releaseAtSignals();
     return this;
   }
@@ -192,7 +201,7 @@ export class Lock implements Disposable, AsyncDisposable {
       // A Lock object tracks one lease: a second one, of a shared lock or another slot, could never be released.
       release(lease).catch(() => {});
       const holder = { pid: process.pid, alive: true, mode: this.#request.mode };
-      throw new CannotAcquireLock({ name: this.name, lockfile: this.#lockfile, holder });
+      throw new CannotAcquireLock({ lock: this.name, lockfile: this.#lockfile, holder });
     }
     this.#lease = lease;
     this.#lockfile = lease.location;
@@ -223,19 +232,37 @@ function storeFor(options: LockOptions): Store {
   return directory === undefined ? new LazyStore(store, { ttl }) : new FileStore({ dir: directory });
 }
 
-let watchingSignals = false;
+const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
+
+/** What stays when `bun --hot` evaluates the program again: this module is then another one, in the same process. */
+interface Program {
+  /** The locks taken by `forever()`, by lock file and name. */
+  forever: Map<string, { lease: Lease; evaluation: symbol }>;
+  /** `releaseAll` of each evaluation. */
+  releases: Set<() => void>;
+}
+
+const PROGRAM = Symbol.for("exclusiveprocess.program");
+const EVALUATION = Symbol();
+const global = globalThis as { [PROGRAM]?: Program };
+global[PROGRAM] ??= { forever: new Map(), releases: new Set() };
+const program = global[PROGRAM];
 
 /** Signals that end the program release its locks first: the "exit" event does not come for them. */
 function releaseAtSignals(): void {
-  if (watchingSignals) return;
-  watchingSignals = true;
+  const first = program.releases.size === 0;
+  program.releases.add(releaseAll);
+  if (!first) return;
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     if (isIgnored(signal)) continue;
     const die = () => {
       if (process.listenerCount(signal) > 1) return; // the program's own handler decides
-      releaseAll();
-      process.off(signal, die);
-      process.kill(process.pid, signal);
+      // Before `bun --watch` starts the program again it emits SIGTERM, without a signal: then this never runs.
+      setImmediate(() => {
+        for (const release of program.releases) release();
+        process.off(signal, die);
+        process.kill(process.pid, signal);
+      });
     };
     // Before all others: a handler set by `once` is no longer counted after its turn.
     process.prependListener(signal, die);

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { printable } from "../src/errors.ts";
 import { CannotAcquireLock, LockFileError, LockLost, LockTimeout, StoreError } from "../src/index.ts";
 
-const refusal = { name: "nightly", lockfile: "/var/lock/exclusive_nightly.lock", holder: { pid: 42 } };
+const refusal = { lock: "nightly", lockfile: "/var/lock/exclusive_nightly.lock", holder: { pid: 42 } };
 
 test("CannotAcquireLock carries the lock's name, its file and its holder", () => {
   const error = new CannotAcquireLock(refusal);
@@ -33,7 +33,7 @@ test("printable: no control sequence in a name reaches the terminal", () => {
   expect(printable("\x1b[31mred\n\x07\x7f\u009b")).toBe("\\x1b[31mred\\x0a\\x07\\x7f\\x9b");
   expect(printable("a\u202eb\u2028c\u{e0001}")).toBe("a\\u{202e}b\\u{2028}c\\u{e0001}");
   expect(printable("\ud800")).toBe("\\u{d800}");
-  expect(new CannotAcquireLock({ ...refusal, name: "\x1b]0;owned\x07" }).message).toBe(
+  expect(new CannotAcquireLock({ ...refusal, lock: "\x1b]0;owned\x07" }).message).toBe(
     "Another '\\x1b]0;owned\\x07' process is already running (pid 42).",
   );
 });

@@ -8,6 +8,7 @@ export const COMMANDS: Record<string, Loader> = {
   run: async () => (await import("./run.ts")).default,
   status: async () => (await import("./status.ts")).default,
   list: async () => (await import("./list.ts")).default,
+  held: async () => (await import("./held.ts")).default,
   wait: async () => (await import("./wait.ts")).default,
   stop: async () => (await import("./stop.ts")).default,
   path: async () => (await import("./path.ts")).default,

@@ -3,7 +3,7 @@
 import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
-import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { CannotAcquireLock, EndlessWait, LockTimeout, printable } from "../errors.ts";
 import { inheritedDescriptors } from "../os/descriptors.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
@@ -35,7 +35,7 @@ const ARGS = defineArgs({
     options: ["fail", "skip", "coalesce", "replace"],
     description: "what to do when it is held",
     details:
-      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, unless another run is already queued, and then exit with status 0: the queued run has not begun, so it does the work of this one too. `replace`: stop the holder as `exclusive stop` does, then run.",
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
   shared: {
     type: "boolean",
@@ -60,6 +60,12 @@ const ARGS = defineArgs({
     description: "the command does not inherit the lock's descriptor",
     details:
       "For programs that complain of an open file they do not know, as LVM's. Its cost: the lock ends with this process, so a SIGKILL of it frees the lock while the command works on.",
+  },
+  inherit: {
+    type: "boolean",
+    description: "under the lock that the caller runs under, if any",
+    details:
+      "Where `exclusive held` NAME is true, and the lock is not shared unless this run shares it: run the command at once, without taking the lock. Else take it as usual.",
   },
   "conflict-exit-code": {
     type: "string",
@@ -149,6 +155,7 @@ export function plan(args: string[]): RunPlan {
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
     close: values.close ?? false,
+    inherit: values.inherit ?? false,
     policy,
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,
@@ -164,6 +171,7 @@ export function plan(args: string[]): RunPlan {
 async function execute(plan: RunPlan): Promise<number> {
   const log = new EventLog(plan.verbosity, plan.request.name);
   try {
+    if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan);
     if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
     Bun.unsafe.setJITPolicy(1); // see build.ts
     const { runWithLease } = await import("./run/with-lease.ts");
@@ -176,15 +184,17 @@ async function execute(plan: RunPlan): Promise<number> {
 
 /** @returns the exit status */
 function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: EventLog): number {
-  const { name, holder } = error;
+  const { lock: name, holder } = error;
   const late = error instanceof LockTimeout;
+  const endless = error instanceof EndlessWait;
   const details = { wait: log.elapsed, holder };
-  if (policy === "skip" || (policy === "coalesce" && !late)) {
-    const why = policy === "skip" ? "skipped" : "somebody already waits to run it";
+  if (!endless && (policy === "skip" || (policy === "coalesce" && !late))) {
+    const why = policy === "skip" ? "skipped" : "the run that was queued before has begun";
     log.tell("skipped", details, () => `${describeHeld(name, holder)}: ${why}`);
     return EXIT.OK;
   }
   log.tell("refused", details, () => {
+    if (endless) return `${error.message}${error.inherited ? "; use --inherit" : ""}`;
     if (policy === "replace" && !late) return error.message; // why the holder was not stopped
     return late
       ? `gave up after ${log.elapsed} s: ${describeHeld(name, holder)}`

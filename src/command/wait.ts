@@ -8,6 +8,7 @@
 import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { LockFileError, printable } from "../errors.ts";
+import { endlessWait } from "../store/inheritance.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
@@ -60,6 +61,11 @@ async function wait(rawArgs: string[]): Promise<number> {
   let found = await statusWithSlots(store, name);
   if (found.state === "unknown") return notAllowed(found);
   if (found.state === "held" && timeout !== 0) {
+    const endless = await endlessWait(store, name, found.slots?.map((slot) => slot.name) ?? [name], true);
+    if (endless !== undefined) {
+      printError(endless.reason);
+      return EXIT.TEMPORARY_FAILURE;
+    }
     const holder = async () => (await store.status(name)).holder ?? null;
     using _line = showWaiting({ name, holder }, values.timeout, log);
     try {

@@ -4,6 +4,7 @@
  */
 import { codeOf, systemError } from "./errors.ts";
 import type { Code } from "./libc.ts";
+import { forgetAtThreadEnd } from "./thread-end.ts";
 
 // Required, not imported: a static import is hoisted above the code that blocks the signals, see `signals.ts`.
 const fs = require("node:fs") as typeof import("node:fs");
@@ -61,7 +62,10 @@ export function open(path: Path, flags: number, mode = 0o644): number | Code {
   return attempt(() => fs.openSync(path as Buffer, flags, mode));
 }
 
-export const close = (fd: number): Code | undefined => failureIn(() => fs.closeSync(fd));
+export function close(fd: number): Code | undefined {
+  forgetAtThreadEnd(fd);
+  return failureIn(() => fs.closeSync(fd));
+}
 
 export const unlink = (path: string): Code | undefined => failureIn(() => fs.unlinkSync(path));
 
@@ -171,6 +175,10 @@ function fileStatus(status: import("node:fs").BigIntStats): FileStatus {
 
 /** Are these two the same file? */
 export const sameFile = (a: FileStatus, b: FileStatus): boolean => a.ino === b.ino && a.dev === b.dev;
+
+/** An order of files, the same for every process. It says nothing about their age: inode numbers are used again. */
+export const isBefore = (a: FileStatus, b: FileStatus): boolean =>
+  a.dev === b.dev ? a.ino < b.ino : a.dev < b.dev;
 
 /** `f_type` of the file system that a path is on: statfs(2). */
 export const fileSystemType = (path: string): bigint | Code =>

@@ -4,12 +4,16 @@
  * Order: flock(2) promises none. Linux keeps the waiters of a lock in a chain and wakes them one at a time, in the order
  * in which they came (fs/locks.c, `__locks_insert_block`), so a release is not a stampede.
  */
+import { LOCK } from "./flock.ts";
 import { type Code, errorCode, startThread } from "./libc.ts";
 import { masksOfWaitingThread, type ThreadMasks } from "./signal-mask.ts";
 import { threadWaker } from "./signal-sets.ts";
 
 /** Indices into memory shared with the thread: the number of calls so far, and the arguments of the last one. */
 const [CALLS, FD, OPERATION] = [0, 1, 2];
+
+/** Added to an operation: unlock as soon as the lock is taken. */
+const PASS = 16;
 
 const FUNCTIONS = {
   flock: { args: ["i32", "i32"], returns: "i32" },
@@ -31,7 +35,9 @@ self.onmessage = ({ data: control }) => {
   for (let calls = 0; ; calls++) {
     while (Atomics.load(control, ${CALLS}) === calls) Atomics.wait(control, ${CALLS}, calls);
     c.pthread_sigmask(${how}, ptr(waiting), null);
-    const result = c.flock(control[${FD}], control[${OPERATION}]) < 0 ? errno() : 0;
+    const [fd, operation] = [control[${FD}], control[${OPERATION}]];
+    const result = c.flock(fd, operation & ~${PASS}) < 0 ? errno() : 0;
+    if (result === 0 && operation & ${PASS}) c.flock(fd, ${LOCK.UN});
     c.pthread_sigmask(${how}, ptr(running), null);
     postMessage(result);
   }
@@ -104,6 +110,11 @@ export class Waiter {
       clearInterval(repeated);
       signal?.removeEventListener("abort", wake);
     }
+  }
+
+  /** Waits until the lock can be taken, and unlocks at once: the thread does both, so it is held for microseconds. */
+  pass(fd: number, operation: number, signal?: AbortSignal): Promise<Code | undefined> {
+    return this.flock(fd, operation | PASS, signal);
   }
 
   #call(fd: number, operation: number): void {

@@ -39,6 +39,22 @@ export function kernelLocks(): Map<string, KernelLock> {
   return locks;
 }
 
+/** A process that waits in flock(2), and the inode that it waits for. */
+export interface KernelWait {
+  pid: number;
+  inode: string;
+}
+
+/** The waits that /proc/locks shows. */
+export function waitsInKernel(): KernelWait[] {
+  const waits: KernelWait[] = [];
+  for (const line of (readText("/proc/locks") ?? "").split("\n")) {
+    const [, waiting, , pid, , , inode] = LINE.exec(line) ?? [];
+    if (waiting) waits.push({ pid: Number(pid), inode: inode! });
+  }
+  return waits;
+}
+
 const keyOf = (major: number, minor: number, inode: bigint | string) => `${major}:${minor}:${inode}`;
 
 /** The file's key in `kernelLocks()`. `st_dev` is packed by makedev(3): low bytes first, the rest of each above. */

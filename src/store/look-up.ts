@@ -7,13 +7,16 @@ import type { LockStatus, Store } from "./store.ts";
 export async function statusWithSlots(store: Store, name: string): Promise<LockStatus> {
   const status = await store.status(name);
   if (status.state !== "free") return status;
+  const slots = await heldSlots(store, name);
+  if (slots.length === 0) return status;
+  return { ...status, state: "held", holder: slots[0]!.holder, slots };
+}
+
+/** The slots of a lock that are held. */
+export async function heldSlots(store: Store, name: string): Promise<LockStatus[]> {
   const all = await store.list().catch((error: unknown) => {
     if (error instanceof LockFileError) return []; // no directory, no slots
     throw error;
   });
-  const slots = all.filter(
-    (lock) => lock.state === "held" && slotOf(lock.name, name, lock.holder?.slots ?? 0),
-  );
-  if (slots.length === 0) return status;
-  return { ...status, state: "held", holder: slots[0]!.holder, slots };
+  return all.filter((lock) => lock.state === "held" && slotOf(lock.name, name, lock.holder?.slots ?? 0));
 }

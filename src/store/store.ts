@@ -78,6 +78,11 @@ export interface Store<L extends Lease = Lease> {
    */
   waitAcquire(request: Request, signal?: AbortSignal): Promise<L>;
   /**
+   * As `waitAcquire`; but undefined, and without the lock, when the holder that it waited behind recorded a command
+   * (`Lease.recordCommand`) before it released the lock. In a store without this, `acquire` looks at the holders.
+   */
+  waitBehind?(request: Request, signal?: AbortSignal): Promise<L | undefined>;
+  /**
    * Waits until the lock is free. It takes no lock away from a waiter, and leaves nothing behind in the store.
    * @param signal gives up the wait: the promise is rejected with the signal's reason
    */

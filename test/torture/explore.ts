@@ -25,6 +25,8 @@ export interface Exploration {
 const beginning = (world: World): State => ({
   path: 0,
   owner: 0,
+  other: 0,
+  otherOwner: 0,
   processes: world.roles.map(() => ({ next: "open", open: [] })),
   left: [],
 });

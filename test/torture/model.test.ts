@@ -15,6 +15,7 @@ const asUser = (user: number, role: Role): Role => ({ ...role, user });
 
 const WORLDS: Record<string, World> = {
   "three tries": { roles: [tries, tries, tries], outsider: true },
+  "two waiters": { roles: [waits, waits], outsider: true },
   "three waiters": { roles: [waits, waits, waits], outsider: true },
   "four tries": { roles: [tries, tries, tries, tries] },
   "four, two of them waiters": { roles: [waits, waits, tries, tries] },
@@ -43,6 +44,19 @@ const WORLDS: Record<string, World> = {
   "readers of two users in a sticky directory": {
     roles: [asUser(1, reads), asUser(2, reads), asUser(2, waits)],
     sticky: true,
+  },
+  "a waiter and two tries, inode numbers used again": { roles: [waits, tries, tries], reuses: true },
+  "two waiters and a try, inode numbers used again": { roles: [waits, waits, tries], reuses: true },
+  "two waiters whose directory changes back": { roles: [waits, waits], rollback: true, reuses: true },
+  "a waiting reader and a waiting writer whose directory changes back": {
+    roles: [waitsToRead, waits],
+    rollback: true,
+    reuses: true,
+  },
+  "a waiter and one until it is free, whose directory changes back": {
+    roles: [waits, waitsUntilFree, tries],
+    rollback: true,
+    reuses: true,
   },
 };
 
@@ -87,8 +101,9 @@ const FAULTS: Record<Mutation, [world: string, fault: RegExp]> = {
   "shared unlinks without EX": ["two readers and a writer", /deletes another's file/],
   "O_CREAT without O_EXCL": ["two users in a sticky directory", /refuses O_CREAT/],
   "new file over the old one": ["three tries", /hold the lock at once/],
-  "older files stay open": ["three waiters", /forever|fresh process/],
+  "older files stay open": ["two waiters", /forever|fresh process/],
   "close without unlock": ["wrappers that keep the file", /fresh process/],
+  "waits with any file locked": ["two waiters whose directory changes back", /a process waits forever/],
 };
 
 describe("a broken protocol is found:", () => {

@@ -3,6 +3,10 @@
  * step, against a file system of one path. Every interleaving of the processes is visited, with a crash possible before
  * and after each step, and each state is checked for faults.
  *
+ * A path can change back: behind a directory link that is rolled back lies the file that was there before. Inode numbers
+ * are used again, so a new file may get any number that is free: smaller than those of older files, or larger. That makes
+ * many more states, so it is explored in worlds of their own.
+ *
  * What the kernel does: a path names an inode or nothing. An open file description has an inode and its flock(2), which
  * ends with the last process that has the description. Converting a lock gives it up first. Blocked calls may be served
  * in any order. A sticky directory with `fs.protected_regular` refuses O_CREAT on another user's file, and its removal.
@@ -25,6 +29,10 @@ export interface World {
   roles: Role[];
   /** An outsider deletes the file while no process holds the lock or is about to release it. */
   outsider?: true;
+  /** The path is behind a link between two directories, which changes at any moment. Each directory has its own file. */
+  rollback?: true;
+  /** A new file may get any free inode number. Else each gets a larger one than all before. */
+  reuses?: true;
   /** The directory is sticky: a process cannot delete another user's file, nor open it with O_CREAT. */
   sticky?: true;
   /** Processes may die at any step. Default: true. */
@@ -44,11 +52,9 @@ export const MUTATIONS = {
   "older files stay open":
     "a waiter that has the lock keeps the deleted files locked that it had acquired before",
   "close without unlock": "what the command left behind keeps the lock",
+  "waits with any file locked": "a waiter keeps a deleted file locked, whatever file it waits for",
 } as const;
 export type Mutation = keyof typeof MUTATIONS;
-
-/** How many deleted files a waiter acquires before it gives up. */
-const DELETED_MAX = 2;
 
 type Step =
   | "open"
@@ -83,6 +89,12 @@ const STEPS: Step[] = [
   "probe exclusive",
 ];
 
+/** Mutations in which a waiter keeps files whatever it waits for. */
+const UNORDERED: ReadonlySet<Mutation | undefined> = new Set<Mutation>([
+  "older files stay open",
+  "waits with any file locked",
+]);
+
 /** An open file description, open(2). */
 interface OpenFile {
   inode: number;
@@ -97,6 +109,9 @@ export interface State {
   path: number;
   /** The user that owns the inode at the path. */
   owner: number;
+  /** The inode in the other directory, and its owner. */
+  other: number;
+  otherOwner: number;
   processes: Process[];
   /** Open files that only a daemon of a command still has. */
   left: OpenFile[];
@@ -107,26 +122,27 @@ type Kind = "step" | "crash" | "abort" | "outsider";
 type Visit = (state: State, label: string, kind: Kind, fault?: string) => void;
 
 export const copy = (state: State): State => ({
-  path: state.path,
-  owner: state.owner,
+  ...state,
   processes: state.processes.map(({ next, open }) => ({ next, open: open.map((file) => ({ ...file })) })),
   left: state.left.map((file) => ({ ...file })),
 });
 
-/** A state as text. Inodes are numbered in order of appearance, so that equivalent states have the same text. */
+/** The inodes of a state, in the order of their numbers. */
+function inodes(state: State): number[] {
+  const all = new Set([state.path, state.other]);
+  for (const { inode } of allOpen(state)) all.add(inode);
+  all.delete(0);
+  return [...all].sort((a, b) => a - b);
+}
+
+/** A state as text. Only the order of the inodes counts, so that equivalent states have the same text. */
 export function encode(state: State): string {
-  const numbers = new Map<number, number>([[0, 0]]);
-  const number = (inode: number) => {
-    let known = numbers.get(inode);
-    if (known === undefined) {
-      known = numbers.size;
-      numbers.set(inode, known);
-    }
-    return known.toString(36);
-  };
+  const ranks = new Map<number, string>([[0, "0"]]);
+  for (const [i, inode] of inodes(state).entries()) ranks.set(inode, (i + 1).toString(36));
+  const number = (inode: number) => ranks.get(inode)!;
   const files = (open: OpenFile[]) =>
     open.map(({ inode, lock }) => `${number(inode)}${"-se"[lock]}`).join("");
-  let text = `${number(state.path)}${state.path ? state.owner : 0}`;
+  let text = `${number(state.path)}${state.path && state.owner}${number(state.other)}${state.other && state.otherOwner}`;
   for (const { next, open } of state.processes) {
     text += `|${String.fromCharCode(65 + STEPS.indexOf(next))}${files(open)}`;
   }
@@ -135,15 +151,18 @@ export function encode(state: State): string {
 
 export function decode(text: string): State {
   const [body, left = ""] = text.split("+");
-  const [path, ...processes] = body!.split("|");
+  const [paths, ...processes] = body!.split("|");
+  const [path, owner, other, otherOwner] = [...paths!].map((digit) => Number.parseInt(digit, 36));
   const files = (pairs: string): OpenFile[] =>
     (pairs.match(/../g) ?? []).map((pair) => ({
       inode: Number.parseInt(pair[0]!, 36),
       lock: "-se".indexOf(pair[1]!) as 0 | 1 | 2,
     }));
   return {
-    path: Number.parseInt(path![0]!, 36),
-    owner: Number(path![1]),
+    path: path!,
+    owner: owner!,
+    other: other!,
+    otherOwner: otherOwner!,
     processes: processes.map((process) => ({
       next: STEPS[process.charCodeAt(0) - 65]!,
       open: files(process.slice(1)),
@@ -157,8 +176,11 @@ function* allOpen(state: State): Generator<OpenFile> {
   yield* state.left;
 }
 
-const newInode = (state: State): number =>
-  Math.max(state.path, ...[...allOpen(state)].map((f) => f.inode)) + 1;
+/** The numbers that a new file may get: one in each gap between those in use. */
+function newInodes({ reuses }: World, state: State): number[] {
+  const gaps = [0, ...inodes(state)].map((inode) => inode + 0.5);
+  return reuses ? gaps : gaps.slice(-1);
+}
 
 /** Would flock(2) have to wait? */
 function conflicts(state: State, mine: OpenFile, wanted: 1 | 2): boolean {
@@ -191,6 +213,13 @@ export function successors(world: World, broken: Mutation | undefined, state: St
   );
   if (world.outsider && state.path !== 0 && !inUse)
     visit({ ...copy(state), path: 0 }, "an outsider deletes the file", "outsider");
+  // No call deletes a file by its inode: the step from look to unlink is not safe while a path changes.
+  const removes = state.processes.some(({ next }) => next === "discard" || next === "unlink");
+  if (world.rollback && !removes) {
+    const { path, owner, other, otherOwner } = state;
+    const after = { ...copy(state), path: other, owner: otherOwner, other: path, otherOwner: owner };
+    visit(after, "the directory link changes", "outsider");
+  }
 }
 
 /** Makes the next call of one process. */
@@ -216,11 +245,13 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
   };
   const hold = () => {
     if (broken !== "older files stay open") process.open = [file];
-    done("held", exclusionFault(after, i, role));
+    done("held", exclusionFault(world, after, i, role));
   };
   const again = () => {
-    // A waiter keeps deleted files locked until it has the current one, but not without limit.
-    if (role.does !== "wait" || process.open.length > DELETED_MAX) process.open = [];
+    // A waiter keeps the last deleted file locked while it waits for the current one.
+    const keepsAll = broken === "older files stay open";
+    if (role.does !== "wait" || (keepsAll && process.open.length > 2)) process.open = [];
+    else if (!keepsAll) process.open = [file];
     done("open");
   };
   /** Deletes the file at the path. */
@@ -243,13 +274,23 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
           : finish("the kernel refuses O_CREAT on another user's file");
       }
       if (after.path !== 0 && broken !== "new file over the old one") return done("open");
-      after.path = newInode(after);
       after.owner = user;
-      return opened();
+      for (const inode of newInodes(world, state)) {
+        after.path = inode;
+        process.open = [...state.processes[i]!.open];
+        opened();
+      }
+      return;
     case "lock":
       if (broken !== "no flock") {
         if (conflicts(after, file, wanted)) {
           if (role.does === "try") return finish();
+          const kept = process.open.slice(0, -1).filter(({ inode }) => inode < file.inode);
+          const drops = kept.length < process.open.length - 1;
+          if (drops && !UNORDERED.has(broken)) {
+            process.open = [...kept, file];
+            return done("lock");
+          }
           process.open = [];
           process.next = "open";
           return visit(after, `${i} gives up waiting`, "abort");
@@ -312,8 +353,11 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
 const othersHold = (state: State, i: number, inode: number): boolean =>
   state.processes.some((process, j) => j !== i && holds(process) && process.open.at(-1)!.inode === inode);
 
-function exclusionFault(state: State, i: number, role: Role): string | undefined {
-  const other = state.processes.findIndex((process, j) => j !== i && holds(process));
+function exclusionFault({ rollback }: World, state: State, i: number, role: Role): string | undefined {
+  const { inode } = state.processes[i]!.open.at(-1)!;
+  // In two directories there are two locks.
+  const same = (process: Process) => !rollback || process.open.at(-1)!.inode === inode;
+  const other = state.processes.findIndex((process, j) => j !== i && holds(process) && same(process));
   if (other < 0) return undefined;
   // The lock shows the holder's mode, except in a mutation that takes no lock.
   const shares = role.shared && state.processes[other]!.open.at(-1)!.lock === 1;

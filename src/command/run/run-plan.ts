@@ -18,6 +18,8 @@ export interface RunPlan {
   exec: boolean;
   /** The command does not inherit the lock's descriptor. */
   close: boolean;
+  /** Run under the lock that this process has inherited, where it has. */
+  inherit: boolean;
   /** What to do when the lock is held. */
   policy: "fail" | "skip" | "coalesce" | "replace";
   /** Wait for a held lock, without a limit other than `timeout`. */

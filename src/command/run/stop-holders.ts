@@ -66,7 +66,10 @@ export async function replaceHolder<L extends Lease>(
     } catch (error) {
       if (!(error instanceof StopRefused)) throw error;
       const holder = (await holderOf(store, request)) ?? undefined;
-      throw new CannotAcquireLock({ name, lockfile: locationOf(store, request), holder }, error.message);
+      throw new CannotAcquireLock(
+        { lock: name, lockfile: locationOf(store, request), holder },
+        error.message,
+      );
     }
   }
 }

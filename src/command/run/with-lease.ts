@@ -122,7 +122,7 @@ async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: Eve
   } catch (error) {
     await holds.release();
     if (late === undefined || error !== late.reason) throw error;
-    const refusal = { name, lockfile: main.location };
+    const refusal = { lock: name, lockfile: main.location };
     throw timeout ? new LockTimeout(refusal, timeout / 1000) : new CannotAcquireLock(refusal);
   }
 }

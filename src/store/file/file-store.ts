@@ -26,10 +26,12 @@
  * 4. look and unlink before unlock: after the unlock the path may be another holder's. Only a sole holder may unlink.
  *    Implementations that never unlink leave a file for every name ever used; the check makes unlinking safe.
  * 5. unlock before close: the command, and what it left behind, share this open file, so close(2) alone keeps the lock.
- * 6. a waiter whose file was deleted keeps it locked until it has the next one, so that the waiters behind it keep their
- *    order. It holds older files and waits for a newer one, never the other way round: no circle.
+ * 6. a waiter whose file was deleted keeps it locked until it has the next one, so that the waiters behind it wake one at
+ *    a time and keep their order. Before it waits for a file that is not after it in the order of all files (device,
+ *    inode), it closes it: each process that waits with a file locked waits for a later one, so there is no circle, also
+ *    where a path changes back to a file that it named before.
  * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
- *    a refusal by a momentary hold is retried.
+ *    a refusal by a momentary hold is retried (`patience.ts`). So does `wait`, where it was in the queue.
  *
  * Not promised: that flock(2) serves waiters in order (Linux does); that a lock is kept if another program deletes a held
  * file; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
@@ -40,6 +42,7 @@ import { defaultDirectory } from "../../name.ts";
 import * as files from "../../os/files.ts";
 import { flock, LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
+import { closeAtThreadEnd } from "../../os/thread-end.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import { FileLease } from "./file-lease.ts";
 import { listDirectory, statusOf } from "./inspect.ts";
@@ -58,15 +61,10 @@ import {
   statusOfOpen,
   unstableFileError,
 } from "./lock-file.ts";
+import { Patience, type Refused } from "./patience.ts";
 
 /** A longer name is not recorded. */
 const NAME_RECORDED_MAX = 4096;
-
-/** Retries before a momentary hold is believed to be real: 31 ms in all, among readers one second. */
-const RETRIES = 5;
-const RETRIES_AMONG_READERS = 65;
-/** The pause before each retry is twice the last one, up to this many milliseconds. */
-const PAUSE_MAX = 16;
 
 export interface FileStoreOptions {
   /** Directory of the lock files. Default: see `defaultDirectory`. */
@@ -102,11 +100,13 @@ export class FileStore implements Store {
   }
 
   async tryAcquire(request: Request): Promise<FileLease | undefined> {
-    for (let retries = 0; ; retries++) {
+    const patience = new Patience();
+    for (;;) {
       const found = this.#tryOnce(request);
       if (found instanceof FileLease) return found;
-      if (retries >= found) return undefined;
-      await Bun.sleep(pauseBefore(retries));
+      const pause = patience.pause(found, request.mode);
+      if (pause === undefined) return undefined;
+      await Bun.sleep(pause);
     }
   }
 
@@ -115,24 +115,25 @@ export class FileStore implements Store {
    * @throws {LockFileError} when the file cannot be made, opened or locked, or is not a lock file
    */
   tryAcquireSync(request: Request): FileLease | undefined {
-    for (let retries = 0; ; retries++) {
+    const patience = new Patience();
+    for (;;) {
       const found = this.#tryOnce(request);
       if (found instanceof FileLease) return found;
-      if (retries >= found) return undefined;
-      Bun.sleepSync(pauseBefore(retries));
+      const pause = patience.pause(found, request.mode);
+      if (pause === undefined) return undefined;
+      Bun.sleepSync(pause);
     }
   }
 
-  /** @returns the lease; where the lock is held, the number of retries before that is believed */
-  #tryOnce(request: Request): FileLease | number {
+  #tryOnce(request: Request): FileLease | Refused {
     const file = this.#fileOf(request.name);
     for (let attempts = 0; attempts <= ATTEMPTS_MAX; attempts++) {
-      const open = openFile(file);
+      const open = openGuarded(file);
       let lease: FileLease | undefined;
       try {
         const failure = flock(open.fd, operation(request.mode) | LOCK.NB);
         if (failure === "EAGAIN")
-          return retriesBeforeRefusal(file.givenByUser ? {} : readHolder(open.fd), request.mode);
+          return { holder: file.givenByUser ? {} : readHolder(open.fd), file: open.status };
         lease = this.#accept(file, open, failure, request);
         if (lease !== undefined) return lease;
       } finally {
@@ -142,39 +143,60 @@ export class FileStore implements Store {
     throw unstableFileError(file.path);
   }
 
-  /** Waits in the kernel's queue. Deleted files that it gets on its way stay locked until it has the lock: rule 6. */
+  /** Waits in the kernel's queue. The last deleted file that it gets on its way stays locked, where rule 6 allows it. */
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<FileLease> {
+    return (await this.#wait(request, signal))!;
+  }
+
+  /** @see Store.waitBehind */
+  waitBehind(request: Request, signal?: AbortSignal): Promise<FileLease | undefined> {
+    return this.#wait(request, signal, (file) => readRecord(file.fd).record.command !== undefined);
+  }
+
+  /** @param over looks at a deleted file whose lock it got, and ends the wait without the lock */
+  async #wait(
+    request: Request,
+    signal: AbortSignal | undefined,
+    over: (file: OpenFile) => boolean = () => false,
+  ): Promise<FileLease | undefined> {
     const file = this.#fileOf(request.name);
     const how = operation(request.mode);
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
-    const fds: number[] = []; // the newest file last
+    let kept: OpenFile | undefined;
+    let open: OpenFile | undefined;
     try {
       for (let attempts = 0; ; attempts++) {
         if (attempts > ATTEMPTS_MAX) throw unstableFileError(file.path);
         signal?.throwIfAborted();
-        const open = openFile(file);
-        fds.push(open.fd);
+        open = openGuarded(file);
         let failure = flock(open.fd, how | LOCK.NB);
         while (failure === "EAGAIN" || failure === "EINTR") {
           signal?.throwIfAborted();
+          if (kept && !files.isBefore(kept.status, open.status)) kept = closed(kept);
           failure = await waiter.flock(open.fd, how, signal);
         }
         const lease = this.#accept(file, open, failure, request);
-        if (lease === undefined) continue;
-        fds.pop();
+        if (lease === undefined) {
+          if (over(open)) return undefined;
+          kept = closed(kept);
+          [kept, open] = [open, undefined];
+          continue;
+        }
+        open = undefined;
         if (!signal?.aborted) return lease;
         lease.releaseSync(); // with its file, which we may have made
       }
     } finally {
-      for (const fd of fds) files.close(fd);
+      closed(kept);
+      closed(open);
     }
   }
 
   /**
-   * Waits in the kernel's queue until the lock is free, shared or not. flock(2) cannot wait without acquiring, so we acquire
-   * and release at once. A `tryAcquire` that fails in that moment retries; the next in the queue is next. Makes no file:
-   * where there is none, the lock is free.
+   * Waits in the kernel's queue until the lock is free, shared or not. flock(2) cannot wait without acquiring, so the
+   * thread acquires and releases at once. A `tryAcquire` that fails in that moment retries, while one after the other
+   * passes; the next in the queue is next. Makes no file: where there is none, the lock is free.
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     const file = this.#fileOf(name);
@@ -186,8 +208,9 @@ export class FileStore implements Store {
       const { fd } = givenByUser ? openNamedFile(path) : openIfPresent(path);
       if (fd === "ENOENT") return;
       if (typeof fd === "string") throw openError(file, fd);
+      closeAtThreadEnd(fd);
       try {
-        const failure = await waiter.flock(fd, LOCK.EX, signal);
+        const failure = await waiter.pass(fd, LOCK.EX, signal);
         if (failure === "EINTR") continue;
         if (failure !== undefined) throw lockError(path, failure);
         if (givenByUser || isStillAt(path, statusOfOpen(fd, path)) !== "another") return;
@@ -249,17 +272,16 @@ export class FileStore implements Store {
   }
 }
 
-/**
- * The number of retries before a lock is believed to be held. A momentary hold is `status` probing it, a killed process that
- * is not gone yet, or a holder that has not written its record yet. A departing reader probes with LOCK_EX to learn whether
- * it was the last; with many readers, each retry may meet another probe.
- */
-function retriesBeforeRefusal(holder: Holder, wanted: Mode): number {
-  if (wanted === "shared" && holder.mode === "shared") return RETRIES_AMONG_READERS;
-  return holder.pid === undefined || holder.alive === false ? RETRIES : 0;
+/** Opens the file of a lock. A Worker that is terminated has it closed, and the lock is free. */
+function openGuarded(file: LockFile): OpenFile {
+  const open = openFile(file);
+  closeAtThreadEnd(open.fd);
+  return open;
 }
 
-const pauseBefore = (retries: number): number => Math.min(2 ** retries, PAUSE_MAX);
+function closed(file: OpenFile | undefined): undefined {
+  if (file !== undefined) files.close(file.fd);
+}
 
 const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
 

@@ -1,0 +1,80 @@
+/**
+ * The locks that this thread's program holds, and on whose behalf: a wait for one of them may never end.
+ *
+ * A lock held by a `Lock` object is held by the program. A lock held by a call of an `exclusive()` function is held by that
+ * call alone: another call may wait for its end, but what runs inside of it may not.
+ *
+ * Locks in files are released at exit, in the middle of a scope or of a wait too, so that no file stays behind.
+ */
+import type { AsyncLocalStorage } from "node:async_hooks";
+import type { Lease, Store } from "./store.ts";
+
+/** A call of an `exclusive()` function. */
+interface Call {
+  outer: Call | undefined;
+}
+
+let calls: AsyncLocalStorage<Call> | undefined;
+
+/** Runs a call of an `exclusive()` function: the locks that are taken inside of it are its own. */
+export function asCall<T>(body: () => T): T {
+  calls ??= new (require("node:async_hooks") as typeof import("node:async_hooks")).AsyncLocalStorage();
+  return calls.run({ outer: calls.getStore() }, body);
+}
+
+/** A lease that ends at once: that of a lock in a file. */
+export interface SyncLease extends Lease {
+  releaseSync(): void;
+}
+
+const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
+
+/** Every lock that is held, and by which call; by none: by the program. */
+const holds = new Map<Lease, { key: string; call: Call | undefined }>();
+/** The locks in files among them. A lock of another store ends with its connection or lease. */
+const inFiles = new Set<SyncLease>();
+let watchingExit = false;
+
+/** Tells locks apart: stores of one location are one. */
+const keyOf = (store: Store, name: string): string => `${store.location(name)}\0${name}`;
+
+/** Remembers a lease that was acquired, until `release`. One in a file is released at exit. */
+export function hold<L extends Lease>(lease: L, store: Store, name: string): L {
+  holds.set(lease, { key: keyOf(store, name), call: calls?.getStore() });
+  if (!isSync(lease)) return lease;
+  inFiles.add(lease);
+  if (!watchingExit) process.on("exit", releaseAll);
+  watchingExit = true;
+  return lease;
+}
+
+/** Releases a lock. A second call does nothing. */
+export async function release(lease: Lease): Promise<void> {
+  if (isSync(lease)) return releaseSync(lease);
+  holds.delete(lease);
+  await lease.release();
+}
+
+/** Releases a lock in a file. A second call does nothing. */
+export function releaseSync(lease: SyncLease): void {
+  holds.delete(lease);
+  inFiles.delete(lease);
+  lease.releaseSync();
+}
+
+/** Releases every lock in a file that this process holds, as the process is about to end. */
+export function releaseAll(): void {
+  for (const lease of inFiles) lease.releaseSync();
+}
+
+/** Does the program, or a call that we are in, hold this lock? */
+export function isHeldAroundUs(store: Store, name: string): boolean {
+  const key = keyOf(store, name);
+  for (const hold of holds.values()) {
+    if (hold.key !== key) continue;
+    if (hold.call === undefined) return true;
+    for (let call = calls?.getStore(); call !== undefined; call = call.outer)
+      if (call === hold.call) return true;
+  }
+  return false;
+}
