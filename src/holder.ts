@@ -43,14 +43,21 @@ export function thisProcess(): Identity {
   return identity;
 }
 
+/** A longer label is cut: the whole of a record must be read to name its process. */
+const LABEL_MAX = 1024;
+
 /** The record of this process as the holder of a lock, from now on. */
 export function newRecord({
   mode,
   label,
   slots,
 }: Pick<HolderRecord, "mode" | "label" | "slots">): HolderRecord {
-  return { version: 1, ...thisProcess(), acquired: new Date().toISOString(), mode, label, slots };
+  return { version: 1, ...thisProcess(), acquired: new Date().toISOString(), mode, label: cut(label), slots };
 }
+
+/** Never between the halves of a surrogate pair. */
+const cut = (label: string | undefined): string | undefined =>
+  label === undefined || label.length <= LABEL_MAX ? label : label.slice(0, LABEL_MAX).toWellFormed();
 
 const encoder = new TextEncoder();
 

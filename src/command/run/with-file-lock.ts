@@ -3,12 +3,13 @@
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
 import { thisProcess } from "../../holder.ts";
-import type { Ending } from "../../os/child-process.ts";
+import { adoptDescendants, type Ending } from "../../os/child-process.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
 import type { EventLog } from "../output/event-log.ts";
 import { cannotStart } from "./cannot-start.ts";
+import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import type { RunPlan } from "./run-plan.ts";
 import { exitLike, supervise } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
@@ -31,14 +32,18 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   log.tell("acquired", { wait: waited, lockfile: lease.location }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(lease.location)})`;
   });
+  const seen = new Set<number>();
   let ending: Ending;
+  let left: number[] | undefined;
   try {
-    ending = runCommand(plan, lease, endThreads);
+    ending = runCommand(plan, lease, endThreads, seen);
+    if (wasAskedToEnd(ending, seen)) left = leaveToHeirs(lease);
   } finally {
     releaseSync(lease);
   }
   const hold = Number((log.elapsed - waited).toFixed(3));
-  log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
+  if (left !== undefined) tellOrphaned(log, left, { hold, ...ending });
+  else log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
   exitLike(ending);
 }
 
@@ -46,7 +51,12 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started: () => void): Ending {
+function runCommand(
+  { argv, request, exec }: RunPlan,
+  lease: FileLease,
+  started: () => void,
+  seen: Set<number>,
+): Ending {
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   const command = { argv, env, lockFd: lease.fd };
   if (exec) {
@@ -54,12 +64,13 @@ function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started:
     lease.moveTo(lockFd);
     throw cannotStart(argv[0]!, failure);
   }
+  adoptDescendants();
   const { pid, failure, lockFd } = start(command);
   started();
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
-  return supervise(pid);
+  return supervise(pid, seen);
 }
 
 /**
