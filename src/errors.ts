@@ -9,6 +9,8 @@ export interface Holder {
   pid?: number | undefined;
   /** Is that process the one that wrote the record, and alive? Undefined where that cannot be known from here. */
   alive?: boolean | undefined;
+  /** The process that took the lock and its command are gone: `pid` is a process that they left, and that has the lock. */
+  left?: boolean | undefined;
   /** Process id of the wrapped command. */
   commandPid?: number | undefined;
   /** Host name. */

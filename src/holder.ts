@@ -45,13 +45,16 @@ export function thisProcess(): Identity {
   return identity;
 }
 
+/** A longer label is cut: the whole of a record must be read to name its process. */
+const LABEL_MAX = 1024;
+
 /** The record of this process as the holder of a lock, from now on. */
 export function newRecord({
   mode,
   label,
   slots,
 }: Pick<HolderRecord, "mode" | "label" | "slots">): HolderRecord {
-  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label, slots };
+  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label: cut(label), slots };
 }
 
 /** The moment in which a lock is taken, for its record. */
@@ -68,6 +71,10 @@ export function heldFor({ acquiredAt, acquiredUptime }: Holder): number | undefi
   if (now !== undefined) return Math.max(0, now - acquiredUptime!) * 1000;
   return acquiredAt && Math.max(0, Date.now() - acquiredAt.getTime());
 }
+
+/** Never between the halves of a surrogate pair. */
+const cut = (label: string | undefined): string | undefined =>
+  label === undefined || label.length <= LABEL_MAX ? label : label.slice(0, LABEL_MAX).toWellFormed();
 
 const encoder = new TextEncoder();
 

@@ -71,6 +71,14 @@ export const queueHeadName = (name: string): string => name + QUEUE_HEAD;
 export const lockOfQueueHead = (name: string): string | undefined =>
   name.endsWith(QUEUE_HEAD) ? name.slice(0, -QUEUE_HEAD.length) : undefined;
 
+const STOP_TURN = "\0stop";
+
+/** The processes that stop the holder of a lock take turns, by a lock of this name. */
+export const stopTurnName = (name: string): string => name + STOP_TURN;
+
+/** Is this the name of such a turn, not of a lock? */
+export const isStopTurnName = (name: string): boolean => name.endsWith(STOP_TURN);
+
 /** Part of the protocol: with another suffix, old and new versions would not exclude each other. */
 const SECOND_HOLD = "\0witness";
 

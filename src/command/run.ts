@@ -73,7 +73,12 @@ const ARGS = defineArgs({
     valueHint: "N",
     description: "exit status when the lock is held (default 75)",
   },
-  label: { type: "string", valueHint: "TEXT", description: "note shown by list and status" },
+  label: {
+    type: "string",
+    valueHint: "TEXT",
+    description: "note shown by list and status",
+    details: "Its first 1024 characters are kept.",
+  },
   keep: {
     type: "boolean",
     description: "leave the lock file in place, emptied",

@@ -42,6 +42,8 @@ function inWords(lock: LockStatus): string {
   if (lock.state === "unknown")
     return `'${printable(lock.name)}': we may not read ${printable(lock.lockfile)}, so this cannot be known`;
   if (lock.slots) return lock.slots.map(inWords).join("\n");
-  const others = (lock.others ?? []).map((holder) => `  shared with one held${describeHolder(holder)}`);
+  const others = (lock.others ?? []).map(
+    (holder) => `  ${holder.left ? "and" : "shared with one held"}${describeHolder(holder)}`,
+  );
   return [describeHeld(lock.name, lock.holder), ...others].join("\n");
 }

@@ -16,7 +16,8 @@ import { describeHeld } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print } from "./output/print.ts";
-import { GRACE_MS, stopHolders } from "./run/stop-holders.ts";
+import { GRACE_MS, type Stopped, stopHolders } from "./run/stop-holders.ts";
+import { inTurn } from "./run/stop-turn.ts";
 
 const ARGS = defineArgs({
   ...NAME,
@@ -61,16 +62,25 @@ export async function stop(args: string[]): Promise<number> {
   const grace = values.grace === undefined ? GRACE_MS : milliseconds(values.grace);
   const log = new EventLog({ quiet: values.quiet }, name);
 
-  const { stopped, left } = await stopHolders(store, name, { signal, grace });
+  // SIGKILL does not wait for its turn: a stop with a long grace may have it. The wait counts as grace.
+  const wait = signal === SIG.KILL ? 0 : grace;
+  const result = await inTurn(store, name, wait, (turn) =>
+    stopHolders(store, name, { signal, grace, late: turn === "late" }),
+  );
   const now = await statusWithSlots(store, name);
-  if (values.json) print(jsonLine({ ...new Describer().describe(now), stopped, left }));
-  else log.tell("stopped", {}, () => inWords(stopped, left, now));
-  return left.length > 0 ? EXIT.TEMPORARY_FAILURE : EXIT.OK;
+  const { stopped, left, strangers, unseen } = result;
+  if (values.json) print(jsonLine({ ...new Describer().describe(now), stopped, left, strangers }));
+  else log.tell("stopped", {}, () => inWords(result, now));
+  return left.length + strangers.length > 0 || unseen ? EXIT.TEMPORARY_FAILURE : EXIT.OK;
 }
 
-function inWords(stopped: number[], left: number[], now: LockStatus): string {
+function inWords({ stopped, left, strangers, unseen }: Stopped, now: LockStatus): string {
   const state =
     now.state === "held" ? describeHeld(now.name, now.holder) : `'${printable(now.name)}' is free`;
+  if (left.length === 0 && (strangers.length > 0 || unseen)) {
+    const who = unseen ? "a process that we may not see" : `pid ${strangers.join(", ")}`;
+    return `stopped pid ${stopped.join(", ")}, but ${who} has the lock's open file; it is not of that command, and was not signalled`;
+  }
   if (left.length > 0) return `pid ${left.join(", ")} holds it even after SIGKILL: ${state}`;
   return stopped.length > 0 ? `stopped pid ${stopped.join(", ")}: ${state}` : state;
 }

@@ -8,6 +8,10 @@ interface Stat {
   /** One letter. */
   state: string;
   parent: number;
+  /** The process group and the session. */
+  group: number;
+  session: number;
+  threads: number;
   /** Clock ticks since boot. */
   started: string;
 }
@@ -17,7 +21,10 @@ function readStat(pid: number | "self"): Stat | undefined {
   const stat = readText(`/proc/${pid}/stat`);
   // The second field is the program's name in parentheses, and may hold anything.
   const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return fields && { state: fields[0]!, parent: Number(fields[1]), started: fields[19]! };
+  if (fields === undefined) return undefined;
+  const [state, ...numbers] = fields;
+  const [parent, group, session] = numbers.map(Number) as [number, number, number];
+  return { state: state!, parent, group, session, threads: Number(numbers[16]), started: numbers[18]! };
 }
 
 /** Output of ps(1). Fixed locale and time zone, so that every process reads the same text. */
@@ -41,6 +48,9 @@ export function processExists(pid: number): boolean {
 /** States of a process that has ended: zombie, dead. A zombie holds nothing. */
 const ENDED = new Set(["Z", "X", "x"]);
 
+/** A process whose first thread has ended is shown as a zombie, and works on in its other threads. */
+const hasEnded = ({ state, threads }: Stat): boolean => ENDED.has(state) && !(threads > 1);
+
 /**
  * When a process started, as text that tells it from a later one with the same pid. Undefined if there is no such process,
  * or it has ended, or the OS does not say.
@@ -48,12 +58,16 @@ const ENDED = new Set(["Z", "X", "x"]);
 export function startTime(pid: number | "self"): string | undefined {
   if (linux) {
     const stat = readStat(pid);
-    return stat && (ENDED.has(stat.state) ? undefined : stat.started);
+    return stat && (hasEnded(stat) ? undefined : stat.started);
   }
   const shown = ps("-o", "stat=", "-o", "lstart=", "-p", String(pid === "self" ? process.pid : pid));
   const [, state, started] = /^(\S+)\s+(.+?)\s*$/.exec(shown) ?? [];
   return state?.startsWith("Z") ? undefined : started;
 }
+
+/** As `startTime`, also of a process that has ended and was not reaped yet. Linux only. */
+export const birthTime = (pid: number): string | undefined =>
+  linux ? readStat(pid)?.started : startTime(pid);
 
 /** Can it be seen from here? Linux may hide other users' processes: `hidepid`, proc(5). */
 export const isVisible = (pid: number): boolean => !linux || readStat(pid) !== undefined;
@@ -81,30 +95,52 @@ export function processIds(): number[] {
   return typeof names === "string" ? [] : names.filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
-/** The children of each process that has any. */
-export function childrenByParent(): Map<number, number[]> {
-  const children = new Map<number, number[]>();
-  for (const [pid, parent] of linux ? procParents() : psParents()) {
-    const siblings = children.get(parent);
-    if (siblings === undefined) children.set(parent, [pid]);
-    else siblings.push(pid);
-  }
-  return children;
+/** A process, as its relatives know it. */
+export interface Relations {
+  parent: number;
+  /** Its process group and its session, named by the pid of the process that leads it. */
+  group: number;
+  session: number;
+  /** As `startTime` gives it. */
+  started: string;
 }
 
-function* procParents(): Generator<[pid: number, parent: number]> {
+/** Every process that lives, by its pid. */
+export function livingProcesses(): Map<number, Relations> {
+  const living = new Map<number, Relations>();
+  for (const [pid, relations] of linux ? fromProc() : fromPs()) living.set(pid, relations);
+  return living;
+}
+
+function* fromProc(): Generator<[pid: number, Relations]> {
   for (const pid of processIds()) {
     const stat = readStat(pid);
-    if (stat !== undefined) yield [pid, stat.parent];
+    if (stat !== undefined && !hasEnded(stat)) yield [pid, stat];
   }
 }
 
-function* psParents(): Generator<[pid: number, parent: number]> {
-  for (const line of ps("-axo", "pid=,ppid=").split("\n")) {
-    const [pid, parent] = line.trim().split(/\s+/).map(Number);
-    if (pid && parent !== undefined) yield [pid, parent];
+/** macOS shows the leader of a session to the kernel's debuggers alone: each process counts as its own session. */
+function* fromPs(): Generator<[pid: number, Relations]> {
+  const fields = ["pid=", "ppid=", "pgid=", "stat=", "lstart="].flatMap((field) => ["-o", field]);
+  for (const line of ps("-ax", ...fields).split("\n")) {
+    const [, pid, parent, group, state, started] =
+      /^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+(.+?)\s*$/.exec(line) ?? [];
+    if (started === undefined || state!.startsWith("Z")) continue;
+    yield [Number(pid), { parent: Number(parent), group: Number(group), session: Number(pid), started }];
   }
 }
+
+/** This process, its parent, and so on. */
+export function ourAncestors(processes: ReadonlyMap<number, Relations>): Set<number> {
+  const ancestors = new Set<number>();
+  for (let pid = process.pid; pid > 1 && !ancestors.has(pid); pid = processes.get(pid)?.parent ?? 0)
+    ancestors.add(pid);
+  return ancestors;
+}
+
+/** Did a process that started then start before this one? Undefined where the OS shows times that have no order. */
+export const startedBefore = (one: string, other: string): boolean =>
+  linux ? Number(one) < Number(other) : Date.parse(one) < Date.parse(other);
 
 /** The command line of a process, its arguments separated by spaces; undefined when the OS does not say. */
 export function commandLine(pid: number): string | undefined {
@@ -123,6 +159,12 @@ export function userOf(pid: number): string | undefined {
   if (!linux) return psField("user=", pid);
   const uid = statusField(pid, "Uid")?.[1];
   return uid === undefined ? undefined : (userName(Number(uid)) ?? uid);
+}
+
+/** The number of the effective user of a process. */
+export function userIdOf(pid: number): number | undefined {
+  const uid = linux ? statusField(pid, "Uid")?.[1] : psField("uid=", pid);
+  return uid === undefined ? undefined : Number(uid);
 }
 
 /** The pid of a process in the innermost of its pid namespaces. */

@@ -3,7 +3,7 @@ import { type Holder, printable } from "../errors.ts";
 import * as files from "../os/files.ts";
 import { O } from "../os/files.ts";
 import { type Inherited, inheritedLock } from "../os/inherited-lock.ts";
-import { lockedInodes, waitsInKernel } from "../os/lock-table.ts";
+import { openLocks, waitsInKernel } from "../os/lock-table.ts";
 import { parentOf } from "../os/processes.ts";
 import { FileStore } from "./file/file-store.ts";
 import { heldSlots } from "./look-up.ts";
@@ -117,18 +117,20 @@ async function reasonFor(store: Store, name: string, isCommand: boolean): Promis
 
 const relation = (pid: number): string => (parentOf(process.pid) === pid ? "parent" : "ancestor");
 
+const lockedInodes = (pid: number): Set<string> => new Set((openLocks(pid) ?? []).map(({ inode }) => inode));
+
 /**
  * Finds a circle of waits: a process that has the wanted lock's open file waits for a lock whose open file we have, directly
  * or through others. Known on Linux only.
  */
 function waitsForUs(wanted: string): number | undefined {
   const ours = lockedInodes(process.pid);
-  if (!ours?.size) return undefined;
+  if (ours.size === 0) return undefined;
   const waits = waitsInKernel();
   const seen = new Set([wanted]);
   for (const inode of seen) {
     for (const { pid, inode: next } of waits) {
-      if (pid === process.pid || !lockedInodes(pid)?.has(inode)) continue;
+      if (pid === process.pid || !lockedInodes(pid).has(inode)) continue;
       if (ours.has(next)) return pid;
       seen.add(next);
     }

@@ -24,7 +24,7 @@ describe.if(here)("--exec", () => {
   test("no wrapper is left; the pid in the record is that of the command; status, list and stop work", async () => {
     using dir = new TempDir();
     await using holder = start(
-      ["run", "--exec", "--label", "it", "t", "--", "sh", "-c", "echo $$; sleep 60; :"],
+      ["run", "--exec", "--label", "it", "t", "--", "sh", "-c", "echo $$; (trap '' TERM; exec sleep 60); :"],
       { dir },
     );
     await holder.says("\n");
@@ -41,13 +41,13 @@ describe.if(here)("--exec", () => {
     const list = await exclusive(["list", "--json"], { dir });
     expect(JSON.stringify(JSON.parse(list.stdout))).toContain(`"pid":${pid}`);
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
-    // The last process that has the descriptor holds the lock: here a child of the command.
+    // The last process that has the descriptor holds the lock: here a child of the command that ignores SIGTERM.
     const [child] = children;
     const stopping = start(["stop", "t"], { dir });
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
     expect(alive(child!)).toBe(true);
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
-    process.kill(child!);
+    process.kill(child!, "SIGKILL");
     await stopping.result;
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 0 });
     expect(dir.list()).toEqual([]);

@@ -45,11 +45,14 @@ describe.if(hasRedis())("with a store", () => {
     expect({ stderr, status }).toEqual({ stderr: "", status: 3 });
   });
 
-  test("the command inherits no descriptor and no signal mask of the wrapper", async () => {
+  test("the command inherits no signal mask of the wrapper, and one descriptor: a marker at a high number", async () => {
     const look = ["sh", "-c", "ls /proc/self/fd; exec grep -E 'Sig(Blk|Ign)' /proc/self/status"];
     const plain = await command(look);
     const { stdout } = await run(["fds", "--", ...look]);
-    expect(stdout).toBe(plain.stdout);
+    expect(stdout).toMatch(/^1023$/m);
+    expect(stdout.replace("1023\n", "")).toBe(plain.stdout);
+    const marker = await run(["fds", "--", "readlink", "/proc/self/fd/1023"]);
+    expect(marker.stdout).toMatch(/^pipe:/);
   });
 
   test("held: 75, skip: 0, and a wait with a time limit", async () => {
@@ -165,7 +168,7 @@ describe.if(hasRedis())("with a store", () => {
         "--",
         "sh",
         "-c",
-        "echo begun; sleep 60",
+        "echo begun; exec sleep 60",
       ],
       {},
     );

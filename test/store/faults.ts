@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { readFileSync, writeFileSync } from "node:fs";
 import { NetworkProxy } from "../support/network-proxy.ts";
 import { alive } from "../support/proc.ts";
-import { childrenOf, type Process, start } from "../support/process.ts";
+import { childrenOf, exclusive, type Process, start } from "../support/process.ts";
 import type { Server } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
@@ -28,6 +28,9 @@ export interface Entry {
   pid: number;
 }
 
+/** See `CommandLog.command`. */
+type Kind = "" | "stubborn" | "shed";
+
 /**
  * A command that logs its events and detects whether it is alone. It holds flock(2) on a file, independently of any
  * store, as long as it or a child of it lives. A command that does not get that lock is not alone.
@@ -44,7 +47,8 @@ export class CommandLog implements Disposable {
       `exec 9>>"${this.dir.file("alone")}"
        say() { echo "$1 $EXCLUSIVE_TOKEN $$" >>"${this.file}"; }
        flock --nonblock 9 || say violation
-       if [ "$2" ]; then trap "" TERM; setsid --fork sleep "$1"; fi
+       if [ "$2" = stubborn ]; then trap "" TERM; setsid --fork sleep "$1"; fi
+       if [ "$2" = shed ]; then setsid --fork env -i sleep "$1"; fi
        say begin
        sleep "$1"
        say end
@@ -53,10 +57,11 @@ export class CommandLog implements Disposable {
   }
   /**
    * The argv of a command that runs for this many seconds.
-   * @param stubborn it ignores SIGTERM, and so does an orphaned child in another session
+   * @param kind `stubborn`: it ignores SIGTERM, and so does an orphaned child in another session; `shed`: such a child with
+   *   an empty environment
    */
-  command(seconds: number, stubborn = false): string[] {
-    return ["bash", this.#script, String(seconds), stubborn ? "stubborn" : ""];
+  command(seconds: number, kind: Kind = ""): string[] {
+    return ["bash", this.#script, String(seconds), kind];
   }
   entries(): Entry[] {
     return readFileSync(this.file, "utf8")
@@ -95,8 +100,8 @@ export interface Scene extends AsyncDisposable {
   ttl: number;
   /** Starts `exclusive run` of the lock `work`, with a command that runs for this many seconds. */
   run(url: string, seconds: number, ...options: string[]): Process;
-  /** Whether the commands of later runs are stubborn, see `CommandLog.command`. */
-  stubborn: boolean;
+  /** The kind of the commands of later runs. */
+  kind: Kind;
   /** The pid of the guardian of a run. */
   guardian(run: Process): number;
 }
@@ -114,17 +119,9 @@ export function scene(server: Server): Scene {
     far: server.url.replace(`:${server.port}`, `:${proxy.port}`),
     near: server.url,
     ttl: TTL * 1000,
-    stubborn: false,
+    kind: "",
     run(url, seconds, ...options) {
-      const args = [
-        "run",
-        "--ttl",
-        `${TTL}s`,
-        ...options,
-        "work",
-        "--",
-        ...log.command(seconds, this.stubborn),
-      ];
+      const args = ["run", "--ttl", `${TTL}s`, ...options, "work", "--", ...log.command(seconds, this.kind)];
       const run = start(args, { env: { EXCLUSIVE_STORE: url } });
       runs.push(run);
       return run;
@@ -221,11 +218,11 @@ export function faultSuite(name: string, options: FaultOptions): void {
     ] as const) {
       test(`${what}: a command that ignores SIGTERM is killed, with its detached child`, async () => {
         await using at = scene(server);
-        at.stubborn = true;
+        at.kind = "stubborn";
         const holder = at.run(at.far, 600);
         const first = await at.log.begun(1, () => holder.stderr);
         fault(at, holder);
-        at.stubborn = false;
+        at.kind = "";
         const next = at.run(at.near, 0, "--wait");
         await at.log.begun(2, () => `${holder.stderr}${next.stderr}`);
         expect(alive(first.pid)).toBe(false);
@@ -235,6 +232,64 @@ export function faultSuite(name: string, options: FaultOptions): void {
         expect((await next.result).status).toBe(0);
       });
     }
+
+    for (const [what, fault] of [
+      ["the network drops everything", (at: Scene) => at.proxy.hold("both")],
+      ["the wrapper is killed", (_: Scene, holder: Process) => holder.kill("SIGKILL")],
+    ] as const) {
+      test(`${what}: a descendant that left the session and emptied its environment is ended too`, async () => {
+        await using at = scene(server);
+        at.kind = "shed";
+        const holder = at.run(at.far, 600);
+        const first = await at.log.begun(1, () => holder.stderr);
+        fault(at, holder);
+        at.kind = "";
+        const next = at.run(at.near, 0, "--wait");
+        await at.log.begun(2, () => `${holder.stderr}${next.stderr}`);
+        expect(alive(first.pid)).toBe(false);
+        at.log.check(); // the descendant had the file locked too
+        await holder.result;
+        expect((await next.result).status).toBe(0);
+      });
+    }
+
+    test.each(["wrapper", "command"])(
+      "SIGTERM to the %s: the lock stays as long as a child of it works",
+      async (to) => {
+        await using at = scene(server);
+        at.kind = "shed";
+        const holder = at.run(at.near, 600);
+        const first = await at.log.begun(1, () => holder.stderr);
+        if (to === "wrapper") holder.kill();
+        else process.kill(first.pid);
+        await until(() => holder.stderr.includes("'work' stays locked by"), "the wrapper to keep the lock");
+        const left = [...holder.stderr.matchAll(/\d+(?=[,)])/g)].map(([pid]) => Number(pid));
+        expect(left.length).toBeGreaterThan(0);
+        at.kind = "";
+        const refused = at.run(at.near, 0);
+        expect((await refused.result).status).toBe(75);
+        const next = at.run(at.near, 0, "--wait");
+        await waits(next);
+        for (const pid of left) process.kill(pid, "SIGKILL");
+        expect((await holder.result).signal).toBe("SIGTERM");
+        expect((await next.result).status).toBe(0);
+        at.log.check();
+      },
+    );
+
+    test("stop and replace end all processes of the command before the next one begins", async () => {
+      await using at = scene(server);
+      at.kind = "shed";
+      const env = { EXCLUSIVE_STORE: at.near };
+      const first = at.run(at.near, 600);
+      await at.log.begun(1, () => first.stderr);
+      const second = at.run(at.near, 600, "--if-held", "replace");
+      await at.log.begun(2, () => second.stderr);
+      expect(await exclusive(["stop", "work"], { env })).toMatchObject({ status: 0 });
+      at.kind = "";
+      expect((await at.run(at.near, 0).result).status).toBe(0);
+      at.log.check();
+    });
 
     test.if(!options.connectionIsLock)(
       "a connection that is cut is replaced, and the lock is kept",

@@ -13,14 +13,18 @@ export function describeHeld(name: string, holder: Holder | undefined): string {
 /** ` by pid 4711 for 3m 10s (label): ./deploy.sh`, as far as it is known. */
 export function describeHolder(holder: Holder | undefined): string {
   if (holder?.pid === undefined) return " by another process";
-  const { pid, commandPid, label, alive, host } = holder;
+  const { pid, commandPid, label, alive, host, left } = holder;
   const living = alive === false && commandPid !== undefined ? commandPid : pid;
   const held = heldFor(holder);
   const since = held === undefined ? "" : ` for ${humanDuration(held)}`;
   const where = alive === undefined && host !== undefined ? ` on ${printable(host)}` : "";
   const seen = visiblePid(holder);
   const command = seen === undefined ? undefined : commandLine(seen);
-  return ` by pid ${living}${where}${since}${label ? ` (${shortened(label)})` : ""}${command ? `: ${shortened(command)}` : ""}`;
+  const process =
+    alive === false && commandPid === undefined
+      ? `another process (pid ${pid}, which took it, is gone)`
+      : `pid ${living}${left ? " (left by its command)" : ""}`;
+  return ` by ${process}${where}${since}${label ? ` (${shortened(label)})` : ""}${command ? `: ${shortened(command)}` : ""}`;
 }
 
 const COMMAND_LINE_MAX = 120;

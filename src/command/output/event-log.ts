@@ -3,7 +3,10 @@ import { write } from "../../os/files.ts";
 import { jsonLine, printError } from "./print.ts";
 
 /** An event, as `--log-format json` names it. */
-export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released" | "lost";
+export type LockEvent =
+  | ("waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released" | "lost")
+  /** The command was ended by a signal, and processes that it left keep the lock. */
+  | "orphaned";
 
 /** How much is reported, and in which format. */
 export interface Verbosity {

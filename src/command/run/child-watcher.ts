@@ -42,9 +42,14 @@ export class ChildThread {
     return new ChildThread(worker);
   }
 
-  /** Waits for the command's end. Each signal that we get reaches the command once. */
-  supervise(pid: number): Promise<Ending> {
-    const supervision = new Supervision(pid);
+  /** From now on signals to us are handed to this function: the command has ended, and what it left may be meant. */
+  forwardTo(take: (signal: number) => void): void {
+    this.#take = take;
+  }
+
+  /** Waits for the command's end. Each signal that we get reaches the command once. @param seen as in `Supervision` */
+  supervise(pid: number, seen?: Set<number>): Promise<Ending> {
+    const supervision = new Supervision(pid, seen);
     const over = Promise.withResolvers<Ending>();
     const poll = () => {
       const ending = supervision.poll();

@@ -1,26 +1,47 @@
 /** The end of a command whose lock is lost, or whose wrapper is gone. */
+import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { SIG } from "../../os/signals.ts";
-import type { CommandTree } from "./process-tree.ts";
+import type { ProcessTree } from "./process-tree.ts";
 
 const POLL_MS = 20;
+/** While only processes are left that we may not signal, which may work on for as long as they like. */
+const SLOW_POLL_MS = 250;
 
-/**
- * Sends SIGTERM to every process of the command, and from `killAt` on SIGKILL to what is left; without SIGTERM if that
- * time has already come. Resolves when no process is left.
- * @param killAt on `clock()`
- * @param searchUntil not over before this time, on `clock()`: a first process may still appear
- * @returns the largest number of processes that were alive at once
- */
-export async function endTree(tree: CommandTree, killAt: number, searchUntil = 0): Promise<number> {
-  let most = 0;
+/** How the processes of a command ended. */
+export interface TreeEnd {
+  /** The largest number of processes that were alive at once. */
+  most: number;
+  /** Those that we were not permitted to signal. */
+  refused: Set<number>;
+}
+
+export interface EndOptions {
+  /** On `clock()`: SIGKILL from then on, and no SIGTERM before it if it has already come. */
+  killAt: number;
+  /** On `clock()`: not over before, since a first process may still appear. */
+  searchUntil?: number;
+  /** Called once, as soon as we may not signal one of them: then its end is waited for. */
+  onrefused?: (pids: readonly number[]) => void;
+}
+
+/** Sends SIGTERM to every process of the command, and then SIGKILL to what is left. Resolves when no process is left. */
+export async function endTree(tree: ProcessTree, options: EndOptions): Promise<TreeEnd> {
+  const { killAt, searchUntil = 0, onrefused } = options;
+  const end: TreeEnd = { most: 0, refused: new Set() };
   for (;;) {
     const now = clock();
-    const terminated = most > 0;
-    const alive =
-      now >= killAt ? tree.signal(SIG.KILL) : terminated ? tree.living().length : tree.signal(SIG.TERM);
-    most = Math.max(most, alive);
-    if (alive === 0 && now >= searchUntil) return most;
-    await Bun.sleep(POLL_MS);
+    const signal = now >= killAt ? SIG.KILL : end.most === 0 ? SIG.TERM : 0;
+    const { alive, refused } = tree.signal(signal);
+    end.most = Math.max(end.most, alive.length);
+    const news = refused.filter((pid) => !end.refused.has(pid));
+    for (const pid of news) end.refused.add(pid);
+    if (news.length > 0) onrefused?.(news);
+    if (alive.length === 0 && now >= searchUntil) return end;
+    await Bun.sleep(alive.length > 0 && refused.length === alive.length ? SLOW_POLL_MS : POLL_MS);
   }
 }
+
+/** The message for processes that we may not signal. */
+export const cannotStop = (name: string, pids: readonly number[]): string =>
+  `we may not stop pid ${pids.join(", ")}, which the command of '${printable(name)}' has started: waiting for its end`;

@@ -1,5 +1,6 @@
 /** The wrapper's side of its guardian: starts it, and exchanges messages with it. See `with-lease.ts`. */
 import { LockLost, printable, StoreError } from "../../errors.ts";
+import { leaveToRuntime } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
 import { ourselves } from "../../os/self.ts";
 import { within } from "../../store/lease.ts";
@@ -29,10 +30,15 @@ export class GuardianClient {
       detached: true,
       argv0: process.argv0, // for ps(1)
     });
+    leaveToRuntime(this.#process.pid);
     this.#process.exited.then(() => this.#fail("the process that guards it has ended"));
     this.#read().catch(() => {});
     this.#ready.promise.catch(() => {});
     this.tell({ order });
+  }
+
+  get pid(): number {
+    return this.#process.pid;
   }
 
   /** Fires when the second hold is no longer proven to be held, or the guardian has ended. */

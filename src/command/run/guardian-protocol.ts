@@ -23,8 +23,8 @@ export type ToGuardian =
   | { order: Order }
   /** Until when the main lock is proven to be held, on `clock()`. */
   | { deadline: number }
-  /** The command is about to be started: from now on it may exist. */
-  | { starting: true }
+  /** The command is about to be started, and from now on may exist. It inherits this marker: see os/marker.ts. */
+  | { starting: true; marker: string | undefined }
   /** The pid of the command. */
   | { command: number }
   /** The wrapper itself is stopping the command. */

@@ -8,12 +8,13 @@
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { write } from "../../os/files.ts";
+import { processesWith } from "../../os/marker.ts";
 import { type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { printError } from "../output/print.ts";
-import { endTree } from "./end-tree.ts";
+import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
 import {
   encodeMessage,
   type FromGuardian,
@@ -21,10 +22,12 @@ import {
   readMessages,
   type ToGuardian,
 } from "./guardian-protocol.ts";
-import { CommandTree } from "./process-tree.ts";
+import { ProcessTree } from "./process-tree.ts";
 
 /** How long to search for the command of a wrapper that was killed while it started it. */
 const SEARCH_MS = 1000;
+/** How often the processes of the command are looked at: what was seen below the wrapper is known after its end too. */
+const LOOK_MS = 1000;
 /** Grace period for a hold that is being acquired when the guardian leaves, so that it can be released. */
 const LEAVE_MS = 500;
 
@@ -65,9 +68,10 @@ class Guardian {
   readonly #leaving = new AbortController();
   /** Until when the main lock is proven to be held. */
   #deadline = Number.POSITIVE_INFINITY;
-  /** The command may exist. */
-  #starting = false;
-  #tree: CommandTree | undefined;
+  /** The processes of the command; undefined before it may exist. */
+  #tree: ProcessTree | undefined;
+  /** Has the wrapper told us the command's pid? */
+  #started = false;
   #wrapperStops = false;
   #done = false;
   #stopped: Promise<void> | undefined;
@@ -75,6 +79,7 @@ class Guardian {
   constructor(private readonly order: Order) {
     this.#hold = this.#acquire();
     setInterval(() => this.#checkDeadline(), Math.min(Math.max(order.ttl / 50, 10), 250));
+    setInterval(() => this.#tree?.living(), LOOK_MS);
   }
 
   async #acquire(): Promise<TimedLease | undefined> {
@@ -100,10 +105,21 @@ class Guardian {
 
   receive(message: Exclude<ToGuardian, { order: Order }>): void {
     if ("deadline" in message) this.#deadline = message.deadline;
-    else if ("starting" in message) this.#starting = true;
-    else if ("command" in message) this.#tree = new CommandTree(message.command, this.order.mark);
-    else if ("stopping" in message) this.#wrapperStops = true;
+    else if ("starting" in message) this.#tree = this.#treeOf(message.marker);
+    else if ("command" in message) {
+      this.#started = true;
+      this.#tree?.setCommand(message.command);
+    } else if ("stopping" in message) this.#wrapperStops = true;
     else this.#done = true;
+  }
+
+  #treeOf(marker: string | undefined): ProcessTree {
+    const { mark, wrapper } = this.order;
+    return new ProcessTree({
+      wrapper,
+      mark,
+      heirs: marker === undefined ? () => [] : () => processesWith(marker),
+    });
   }
 
   /**
@@ -111,7 +127,7 @@ class Guardian {
    * lease was lost, a third before its end, it had its chance.
    */
   #checkDeadline(): void {
-    if (this.#tree === undefined || this.#done || this.#stopped) return;
+    if (!this.#started || this.#done || this.#stopped) return;
     const left = this.#deadline - clock();
     const { ttl } = this.order;
     if (left > ttl / 12 && (left > ttl / 4 || this.#wrapperStops)) return;
@@ -133,21 +149,25 @@ class Guardian {
 
   /** The pipe is closed: the wrapper is done, or it is gone. */
   async wrapperGone(): Promise<void> {
-    if (!this.#done && this.#starting) {
+    if (!this.#done) {
       const { name, wrapper } = this.order;
-      if ((await this.#stopCommand()) > 0)
+      const { most, refused } = await this.#stopCommand();
+      if (most > refused.size)
         printError(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone: its command was stopped`);
     }
     await this.#stopped;
     await this.#leave();
   }
 
-  /** SIGKILL comes shortly before the lease ends. @returns the number of processes that were alive */
-  #stopCommand(): Promise<number> {
-    const { mark, ttl } = this.order;
-    const killAt = Math.min(this.#deadline, clock() + ttl / 3) - ttl / 12;
-    if (this.#tree !== undefined) return endTree(this.#tree, killAt);
-    return endTree(new CommandTree(undefined, mark), killAt, clock() + SEARCH_MS);
+  /** SIGKILL comes shortly before the lease ends. Resolves when no process of the command is left. */
+  #stopCommand(): Promise<TreeEnd> {
+    const { name, ttl } = this.order;
+    if (this.#tree === undefined) return Promise.resolve({ most: 0, refused: new Set<number>() });
+    return endTree(this.#tree, {
+      killAt: Math.min(this.#deadline, clock() + ttl / 3) - ttl / 12,
+      searchUntil: this.#started ? 0 : clock() + SEARCH_MS,
+      onrefused: (pids) => printError(cannotStop(name, pids)),
+    });
   }
 
   async #leave(): Promise<void> {

@@ -1,21 +1,15 @@
-/**
- * Stops the holders of a lock: for `exclusive stop` and `run --if-held replace`.
- *
- * A signal to a wrong process is worse than none. So a process is signalled only where the record and the OS agree: the
- * recorded pid lives, it started when the record says, and (on Linux) the kernel reports that it holds the lock. It is
- * pinned before the last of these checks, so that its pid cannot pass to another process in between.
- */
-
+/** Stops the holders of a lock: for `exclusive stop` and `run --if-held replace`. */
 import { acquire, holderOf, locationOf } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
-import type { Holder } from "../../holder.ts";
-import { holdsLock, processesHolding } from "../../os/lock-table.ts";
-import { ProcessHandle } from "../../os/process-handle.ts";
-import { isStopped, parentOf } from "../../os/processes.ts";
+import { clock } from "../../os/clock.ts";
+import type { ProcessHandle } from "../../os/process-handle.ts";
+import { isStopped, livingProcesses, ourAncestors } from "../../os/processes.ts";
 import { SIG, takePendingSignals } from "../../os/signals.ts";
 import { statusWithSlots } from "../../store/look-up.ts";
 import type { Lease, LockStatus, Request, Store } from "../../store/store.ts";
 import { StopRefused } from "../cli/exit-status.ts";
+import { type Target, targetsOf } from "./stop-targets.ts";
+import { inTurn } from "./stop-turn.ts";
 
 /** How holders are stopped. */
 export interface StopOptions {
@@ -23,8 +17,12 @@ export interface StopOptions {
   signal: number;
   /** Milliseconds until SIGKILL. */
   grace: number;
-  /** When to give up, in milliseconds since the epoch. */
+  /** When to give up, on `clock()`. */
   deadline?: number;
+  /** Begin with SIGKILL: another process has sent the first signal, and this grace has passed since. */
+  late?: boolean;
+  /** Not over before the lock can be taken, even if our own ancestors have to end for that. */
+  untilFree?: boolean;
   /** Called at each poll. */
   meanwhile?: () => void;
 }
@@ -37,7 +35,10 @@ const KILL_MS = 10_000;
 const WRAPPER_MS = 1000;
 /** Grace period for a new holder to write its record. */
 const RECORD_MS = 200;
+/** A wrapper forwards a signal to its command within this time. */
+const FORWARD_MS = 20;
 const POLL_MS = 10;
+const SLOW_POLL_MS = 50;
 
 /**
  * `run --if-held replace`: stops the holder, and the next one, until this process has the lock. So of many processes that
@@ -51,93 +52,62 @@ export async function replaceHolder<L extends Lease>(
   timeout: number | undefined,
 ): Promise<L> {
   const { name } = request;
-  const deadline = timeout === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeout;
-  for (;;) {
-    try {
-      return await acquire(store, request);
-    } catch (error) {
-      if (!(error instanceof CannotAcquireLock)) throw error;
-      if (Date.now() >= deadline) throw new LockTimeout(error, timeout! / 1000);
+  const deadline = timeout === undefined ? Number.POSITIVE_INFINITY : clock() + timeout;
+  const late = (error: CannotAcquireLock) => new LockTimeout(error, timeout! / 1000);
+  return inTurn(store, name, deadline - clock(), async (turn) => {
+    for (;;) {
+      try {
+        return await acquire(store, request);
+      } catch (error) {
+        if (!(error instanceof CannotAcquireLock)) throw error;
+        if (clock() >= deadline || turn === "late") throw late(error);
+      }
+      try {
+        // Signals are blocked for the sake of the command, and no other thread takes them here.
+        const meanwhile = takePendingSignals;
+        const options = { signal: SIG.TERM, grace: GRACE_MS, deadline, meanwhile, untilFree: true };
+        await stopHolders(store, name, options);
+      } catch (error) {
+        if (!(error instanceof StopRefused)) throw error;
+        const holder = (await holderOf(store, request)) ?? undefined;
+        throw new CannotAcquireLock(
+          { lock: name, lockfile: locationOf(store, request), holder },
+          error.message,
+        );
+      }
     }
-    try {
-      // Signals are blocked for the sake of the command, and no other thread takes them here.
-      const meanwhile = takePendingSignals;
-      await stopHolders(store, name, { signal: SIG.TERM, grace: GRACE_MS, deadline, meanwhile });
-    } catch (error) {
-      if (!(error instanceof StopRefused)) throw error;
-      const holder = (await holderOf(store, request)) ?? undefined;
-      throw new CannotAcquireLock(
-        { lock: name, lockfile: locationOf(store, request), holder },
-        error.message,
-      );
-    }
-  }
+  });
 }
 
-/** A process to be stopped: the holder, or the command that a killed holder left with the lock. */
-interface Target {
-  lock: LockStatus;
-  holder: Holder;
-  pid: number;
+/** What became of the processes that held a lock. */
+export interface Stopped {
+  /** The holders that were signalled. */
+  stopped: number[];
+  /** Processes that hold the lock nevertheless. */
+  left: number[];
+  /** Processes that have the lock's open file and were not signalled: they are not of its command. */
+  strangers: number[];
+  /** Such a process is there, and the kernel does not name it to us. */
+  unseen: boolean;
 }
-
-type PinnedTarget = Target & { process: ProcessHandle };
 
 /**
- * Stops the processes that hold the lock now, and waits until they no longer hold it.
- * @returns the pids that were signalled, and those of them that hold the lock even after SIGKILL
+ * Stops the processes that hold the lock now, and waits until no process of theirs lives and none has their open file.
+ *
+ * A process that stops the lock under which it runs is a part of that command. It signals the rest, and cannot wait for the
+ * processes that wait for it: its ancestors, which end by the same signal when it has ended.
  * @throws {StopRefused} when the holder is not proven, or may not be signalled: then no process was signalled
  */
-export async function stopHolders(
-  store: Store,
-  name: string,
-  { signal, grace, deadline = Number.POSITIVE_INFINITY, meanwhile }: StopOptions,
-): Promise<{ stopped: number[]; left: number[] }> {
+export async function stopHolders(store: Store, name: string, options: StopOptions): Promise<Stopped> {
   const targets = await pinTargets(store, name);
   try {
     for (const { process } of targets) {
       if (!maySignal(process))
         throw new StopRefused(`we may not signal pid ${process.pid}, which holds '${printable(name)}'`);
     }
-    /** The targets that still hold the lock. */
-    const holding = async () => {
-      const now = new Map<string, LockStatus>();
-      for (const { lock } of targets) now.set(lock.name, await store.status(lock.name));
-      return targets.filter(({ lock, holder }) => stillHolds(now.get(lock.name)!, holder));
-    };
-    /** @param signalAgain called at each poll @returns whether the lock was released within this time */
-    const released = async (milliseconds: number, signalAgain?: (left: PinnedTarget[]) => void) => {
-      for (const end = Math.min(Date.now() + milliseconds, deadline); ; await Bun.sleep(POLL_MS)) {
-        meanwhile?.();
-        const left = await holding();
-        if (left.length === 0 || Date.now() >= end) return left.length === 0;
-        signalAgain?.(left);
-      }
-    };
-    const result = async () => ({
-      stopped: targets.map(({ pid }) => pid),
-      left: (await holding()).map(({ pid }) => pid),
-    });
-
-    if (targets.length === 0) return result();
-    if (signal !== SIG.KILL) {
-      for (const { process } of targets) {
-        process.send(signal);
-        if (isStopped(process.pid)) process.send(SIG.CONT); // else the signal would be pending until it is continued
-      }
-      if ((await released(grace)) || Date.now() >= deadline) return result();
-    }
-    // The command first: its wrapper then removes the file and ends by itself. A wrapper that was killed first would
-    // leave its command with the lock.
-    const commands = (await holding()).filter(({ holder }) => killCommand(holder));
-    if (commands.length > 0 && (await released(WRAPPER_MS))) return result();
-    await released(KILL_MS, (left) => {
-      for (const { process } of targets) process.send(SIG.KILL);
-      for (const { lock } of left) killAllHolding(lock.lockfile);
-    });
-    return result();
+    return await new Stopping(store, targets, options).run();
   } finally {
-    for (const { process } of targets) process[Symbol.dispose]();
+    for (const target of targets) target[Symbol.dispose]();
   }
 }
 
@@ -145,68 +115,137 @@ export async function stopHolders(
 const maySignal = (process: ProcessHandle): boolean => process.send(0) !== "EPERM";
 
 /** The processes to be stopped, pinned before the last check. */
-async function pinTargets(store: Store, name: string): Promise<PinnedTarget[]> {
-  for (const deadline = Date.now() + RECORD_MS; ; await Bun.sleep(POLL_MS)) {
+async function pinTargets(store: Store, name: string): Promise<Target[]> {
+  for (const deadline = clock() + RECORD_MS; ; await Bun.sleep(POLL_MS)) {
     let refusal: StopRefused | undefined;
-    const pinned: PinnedTarget[] = [];
+    let pinned: Target[] = [];
+    let again: Target[] = [];
     try {
-      for (const target of targetsOf(await statusWithSlots(store, name)))
-        pinned.push({ ...target, process: new ProcessHandle(target.pid) });
-      const now = targetsOf(await statusWithSlots(store, name)).map(({ pid }) => pid);
-      if (now.join() === pinned.map(({ pid }) => pid).join()) return pinned;
+      pinned = targetsOf(await statusWithSlots(store, name));
+      again = targetsOf(await statusWithSlots(store, name));
+      if (again.map(({ pid }) => pid).join() === pinned.map(({ pid }) => pid).join()) return pinned;
+      for (const target of pinned) target[Symbol.dispose]();
     } catch (error) {
       if (!(error instanceof StopRefused)) throw error;
+      for (const target of pinned) target[Symbol.dispose]();
       refusal = error;
+    } finally {
+      for (const target of again) target[Symbol.dispose]();
     }
-    for (const { process } of pinned) process[Symbol.dispose]();
-    if (refusal && Date.now() >= deadline) throw refusal;
+    if (refusal && clock() >= deadline) throw refusal;
   }
 }
 
-/** @throws {StopRefused} when the holder is not proven */
-function targetsOf(lock: LockStatus): Target[] {
-  const shown = printable(lock.name);
-  if (lock.state === "unknown") throw new StopRefused(`we may not see who holds '${shown}'`);
-  if (lock.state === "free") return [];
-  if (lock.slots) return lock.slots.flatMap(targetsOf);
-  const others = (lock.others ?? []).filter(({ alive }) => alive);
-  return [lock.holder ?? {}, ...others].map((holder) => {
-    const { pid, alive, host, commandPid } = holder;
-    // A holder without a host has no record: only the kernel names it. It is trusted as one of many readers of a lock
-    // whose first reader has a record.
-    if (pid !== undefined && alive && (host !== undefined || lock.holder?.host !== undefined))
-      return { lock, holder, pid };
-    if (alive === false && commandPid !== undefined && holdsLock(commandPid, lock.lockfile))
-      return { lock, holder, pid: commandPid };
-    throw new StopRefused(`'${shown}' is held, and its holder is not stopped: ${whyNot(holder)}`);
-  });
-}
+/** Stops targets that are proven. */
+class Stopping {
+  /** Since when no process of the command of this wrapper has lived. */
+  readonly #emptySince = new Map<number, number>();
+  /** This process and its ancestors. */
+  readonly #ancestors = ourAncestors(livingProcesses());
+  /** Does this process run under the lock? */
+  readonly #isInside: boolean;
 
-function whyNot({ pid, alive, host }: Holder): string {
-  if (pid === undefined) return "nothing says which process that is";
-  if (host === undefined)
-    return `it has no record of the process that the kernel names (kill ${pid}, if that is the one)`;
-  if (alive === undefined)
-    return `pid ${pid} of ${printable(host)} means nothing here, on another host or in another pid namespace`;
-  return `the process that took it is gone, and pid ${pid} may be another's by now`;
-}
+  constructor(
+    private readonly store: Store,
+    private readonly targets: readonly Target[],
+    private readonly options: StopOptions,
+  ) {
+    this.#isInside = targets.some(({ pid }) => this.#ancestors.has(pid));
+    if (options.untilFree) for (const target of targets) target.closeOurs(this.#isInside);
+  }
 
-/** Whether the holder, or what it left behind, still has the lock. */
-function stillHolds({ state, holder, others = [] }: LockStatus, { pid }: Holder): boolean {
-  return state === "held" && [holder, ...others].some((now) => now?.pid === pid);
-}
+  async run(): Promise<Stopped> {
+    const { signal, grace, deadline = Number.POSITIVE_INFINITY, late = false } = this.options;
+    if (this.targets.length > 0 && signal !== SIG.KILL && !late) {
+      await this.#ask(signal);
+      if ((await this.#over(grace)) || clock() >= deadline) return this.#result();
+    }
+    await this.#over(KILL_MS, () => this.#kill());
+    return this.#result();
+  }
 
-/** Kills the command of a wrapper, if it is the wrapper's child: the record may name any process. */
-function killCommand({ pid, commandPid }: Holder): boolean {
-  if (commandPid === undefined) return false;
-  using command = new ProcessHandle(commandPid);
-  return parentOf(commandPid) === pid && command.send(SIG.KILL) === undefined;
-}
+  /** Sends the first signal to every process. What these start afterwards, to clean up, does not get it. */
+  async #ask(signal: number): Promise<void> {
+    const trees = this.targets.map((target) => ({ target, pids: target.tree.living() }));
+    for (const { target } of trees) {
+      if (this.#isInside && target.isWrapper) continue; // our own signal does not come back to us through the wrapper
+      target.process.send(signal);
+      if (isStopped(target.pid)) target.process.send(SIG.CONT); // else it would be pending until it is continued
+    }
+    // A shell that sees its child end before it gets the signal itself goes on with its next command.
+    if (trees.some(({ target }) => target.isWrapper) && !this.#isInside) await Bun.sleep(FORWARD_MS);
+    for (const { target, pids } of trees)
+      target.tree.send(this.#isInside ? pids : pids.filter((pid) => pid !== target.command), signal);
+  }
 
-/** Kills every process that has the lock's open file: what the holder left behind. */
-function killAllHolding(lockfile: string): void {
-  for (const pid of processesHolding(lockfile)) {
-    using holding = new ProcessHandle(pid);
-    if (holdsLock(pid, lockfile)) holding.send(SIG.KILL);
+  /** Whether the end of a process is waited for: not that of our ancestors, which may wait for ours. */
+  #awaited(): (pid: number) => boolean {
+    return (pid) => this.options.untilFree === true || !this.#ancestors.has(pid);
+  }
+
+  /** Whether all is over, within this time. @param again called at each poll before that */
+  async #over(milliseconds: number, again?: () => void): Promise<boolean> {
+    const { deadline = Number.POSITIVE_INFINITY, meanwhile } = this.options;
+    const from = clock();
+    for (const end = Math.min(from + milliseconds, deadline); ; ) {
+      meanwhile?.();
+      const over = await this.#isOver();
+      if (over || clock() >= end) return over;
+      again?.();
+      await Bun.sleep(clock() < from + SLOW_POLL_MS * 4 ? POLL_MS : SLOW_POLL_MS);
+    }
+  }
+
+  async #isOver(): Promise<boolean> {
+    const awaited = this.#awaited();
+    for (const { tree } of this.targets) if (tree.known().some(awaited)) return false;
+    for (const { tree } of this.targets) if (tree.living().some(awaited)) return false;
+    return (await this.#holding()).length === 0;
+  }
+
+  /** The targets that still hold their lock themselves. */
+  async #holding(): Promise<Target[]> {
+    const now = new Map<string, LockStatus>();
+    for (const { lock } of this.targets)
+      if (!now.has(lock.name)) now.set(lock.name, await this.store.status(lock.name));
+    const awaited = this.#awaited();
+    return this.targets.filter(({ lock, pid }) => awaited(pid) && isHolder(pid, now.get(lock.name)!));
+  }
+
+  /**
+   * SIGKILL, the command first: its wrapper then removes the file and ends by itself. A wrapper that was killed first would
+   * leave its command with the lock.
+   */
+  #kill(): void {
+    const awaited = this.#awaited();
+    for (const { tree, isWrapper, pid, process } of this.targets) {
+      const alive = tree.living().filter(awaited);
+      tree.send(alive, SIG.KILL);
+      if (alive.length > 0) this.#emptySince.delete(pid);
+      else if (!this.#emptySince.has(pid)) this.#emptySince.set(pid, clock());
+      const waitsForWrapper = isWrapper && clock() < (this.#emptySince.get(pid) ?? clock()) + WRAPPER_MS;
+      if (awaited(pid) && !waitsForWrapper) process.send(SIG.KILL);
+    }
+  }
+
+  async #result(): Promise<Stopped> {
+    const awaited = this.#awaited();
+    const has = this.targets.flatMap((target) => target.holdings().filter(awaited));
+    const alive = this.targets.flatMap(({ tree }) => tree.known().filter(awaited));
+    const holding = (await this.#holding()).map(({ pid }) => pid);
+    const known = new Set([...alive, ...holding]);
+    const strangers = new Set(has.filter((pid) => !known.has(pid)));
+    const isAlone = known.size + strangers.size === 0;
+    const unseen = isAlone && !this.#isInside && this.targets.some(({ isHeldUnseen }) => isHeldUnseen);
+    return {
+      stopped: this.targets.map(({ pid }) => pid),
+      left: [...known],
+      strangers: [...strangers],
+      unseen,
+    };
   }
 }
+
+/** Is this process one of the holders? Its record, or what it left, may name another one by now. */
+const isHolder = (pid: number, { state, holder, others = [] }: LockStatus): boolean =>
+  state === "held" && [holder, ...others].some((now) => now?.pid === pid);

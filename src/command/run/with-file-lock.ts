@@ -3,13 +3,14 @@
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
 import { thisProcess } from "../../holder.ts";
-import type { Ending } from "../../os/child-process.ts";
+import { adoptDescendants, type Ending } from "../../os/child-process.ts";
 import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
 import type { EventLog } from "../output/event-log.ts";
 import { cannotStart } from "./cannot-start.ts";
+import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import type { RunPlan } from "./run-plan.ts";
 import { exitLike, supervise } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
@@ -33,14 +34,18 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   log.tell("acquired", { wait: waited, lockfile: lease.location }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(lease.location)})`;
   });
+  const seen = new Set<number>();
   let ending: Ending;
+  let left: number[] | undefined;
   try {
-    ending = runCommand(plan, lease, endThreads);
+    ending = runCommand(plan, lease, endThreads, seen);
+    if (wasAskedToEnd(ending, seen)) left = leaveToHeirs(lease);
   } finally {
     releaseSync(lease);
   }
   const hold = Number((log.elapsed - waited).toFixed(3));
-  log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
+  if (left !== undefined) tellOrphaned(log, left, { hold, ...ending });
+  else log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
   exitLike(ending);
 }
 
@@ -48,7 +53,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand(plan: RunPlan, lease: FileLease, started: () => void): Ending {
+function runCommand(plan: RunPlan, lease: FileLease, started: () => void, seen: Set<number>): Ending {
   const { argv, request, exec, close, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   // Without -v and JSON nothing is left to be said. An error of ours is then told by the exit status alone.
@@ -59,12 +64,13 @@ function runCommand(plan: RunPlan, lease: FileLease, started: () => void): Endin
     lease.moveTo(lockFd);
     throw cannotStart(argv[0]!, failure);
   }
+  adoptDescendants();
   const { pid, failure, lockFd } = start(command);
   started();
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
-  return supervise(pid);
+  return supervise(pid, seen);
 }
 
 /**

@@ -24,8 +24,10 @@
 
 import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
-import type { Ending } from "../../os/child-process.ts";
+import { adoptDescendants, type Ending, reapOthers } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
+import { close } from "../../os/files.ts";
+import { makeMarker, processesWith } from "../../os/marker.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, keepBlockedSignals, SIG } from "../../os/signals.ts";
 import { start } from "../../os/spawn.ts";
@@ -36,15 +38,21 @@ import type { EventLog } from "../output/event-log.ts";
 import { printError } from "../output/print.ts";
 import { cannotStart } from "./cannot-start.ts";
 import { ChildThread } from "./child-watcher.ts";
-import { endTree } from "./end-tree.ts";
+import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
 import { GuardianClient } from "./guardian-client.ts";
-import { CommandTree, type Mark } from "./process-tree.ts";
+import { tellOrphaned, wasAskedToEnd } from "./orphans.ts";
+import { type Mark, ProcessTree } from "./process-tree.ts";
 import type { RemoteStore, RunPlan } from "./run-plan.ts";
 import { exitLike } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
 
 /** How often the guardian's deadline is checked, in milliseconds. */
 const CHECK_MS = 250;
+/** Processes that got the same signal as the command need a moment to end. */
+const DYING_MS = 200;
+const POLL_MS = 10;
+/** How often the processes that a command left are looked at. */
+const HEIRS_MS = 100;
 
 /**
  * Runs the command under the lock, and ends as the command ended, or with 70 when the lock was lost.
@@ -65,7 +73,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   log.tell("acquired", { wait: waited, lockfile: main.location, token: String(main.token) }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
   });
-  const { ending, lost } = await runCommand(plan, holds);
+  const { ending, lost, refused } = await runCommand(plan, holds, log);
   await holds.release();
   await store.close();
   if (ending instanceof CommandError) {
@@ -74,7 +82,10 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   }
   const details = { hold: Math.round((log.elapsed - waited) * 1000) / 1000, ...ending };
   if (lost !== undefined) {
-    log.tell("lost", { ...details, reason: lost }, () => `${lost}: the command was stopped`);
+    log.tell("lost", { ...details, reason: lost, refused }, () => {
+      const rest = refused ? `, but pid ${refused.join(", ")} ended by itself` : "";
+      return `${lost}: the command was stopped${rest}`;
+    });
     return exit(EXIT.SOFTWARE);
   }
   log.tell("released", details, () => `released '${printable(name)}' after ${details.hold.toFixed(3)} s`);
@@ -131,42 +142,93 @@ async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: Eve
 interface Outcome {
   ending: Ending | CommandError;
   lost?: string | undefined;
+  /** Processes that could not be stopped then: their end was waited for. */
+  refused?: number[] | undefined;
 }
 
 /** Runs the command until it has ended, and every process of it where the lock was lost. */
-async function runCommand({ argv }: RunPlan, holds: Holds): Promise<Outcome> {
+async function runCommand({ argv }: RunPlan, holds: Holds, log: EventLog): Promise<Outcome> {
   const { main, guardian, mark } = holds;
   const watcher = await ChildThread.start();
-  guardian.tell({ starting: true });
-  const { pid, failure } = start({ argv, env: mark, lockFd: -1 });
+  const marker = makeMarker();
+  guardian.tell({ starting: true, marker: marker.id });
+  adoptDescendants();
+  const { pid, failure, lockFd } = start({ argv, env: mark, lockFd: marker.fd });
+  close(lockFd);
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
   main.recordCommand(pid);
-  return untilOver(pid, new CommandTree(pid, mark), holds, watcher);
+  const heirs = () => (marker.id === undefined ? [] : processesWith(marker.id));
+  const tree = new ProcessTree({ command: pid, wrapper: process.pid, except: [guardian.pid], heirs, mark });
+  return new LeasedRun(pid, tree, holds, log).untilOver(watcher);
 }
 
-async function untilOver(
-  pid: number,
-  tree: CommandTree,
-  { main, guardian }: Holds,
-  watcher: ChildThread,
-): Promise<Outcome> {
-  let stopped: Promise<unknown> | undefined;
-  const stop = () => {
-    guardian.tell({ stopping: true });
-    stopped ??= endTree(tree, Math.min(main.deadline, clock() + main.ttl / 3) - main.ttl / 10);
-  };
-  const check = setInterval(() => guardian.checkDeadline(), CHECK_MS);
-  for (const signal of [main.lost, guardian.lost]) {
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop);
+/** The command of a run with a lease, and what it leaves. */
+class LeasedRun {
+  #stopped: Promise<TreeEnd> | undefined;
+
+  constructor(
+    private readonly pid: number,
+    private readonly tree: ProcessTree,
+    private readonly holds: Holds,
+    private readonly log: EventLog,
+  ) {}
+
+  async untilOver(watcher: ChildThread): Promise<Outcome> {
+    const { main, guardian } = this.holds;
+    const check = setInterval(() => this.#check(), CHECK_MS);
+    for (const signal of [main.lost, guardian.lost]) {
+      if (signal.aborted) this.#stop();
+      else signal.addEventListener("abort", () => this.#stop());
+    }
+    const seen = new Set<number>();
+    const ending = await watcher.supervise(this.pid, seen);
+    // After SIGSTOP and SIGCONT, the command's end may be processed before the end of a lease.
+    guardian.checkDeadline();
+    if (!this.#isLost && wasAskedToEnd(ending, seen)) {
+      watcher.forwardTo((signal) => void this.tree.signal(signal));
+      await this.#keepForHeirs(ending);
+    }
+    clearInterval(check);
+    const lost = this.#isLost ? ((main.lost.reason ?? guardian.lost.reason) as Error).message : undefined;
+    const refused = [...((await this.#stopped)?.refused ?? [])];
+    return { ending, lost, refused: refused.length > 0 ? refused : undefined };
   }
-  const ending = await watcher.supervise(pid);
-  clearInterval(check);
-  // After SIGSTOP and SIGCONT, the command's end may be processed before the end of a lease.
-  guardian.checkDeadline();
-  const isLost = main.isLost || guardian.lost.aborted;
-  const error = main.lost.reason ?? guardian.lost.reason;
-  await stopped;
-  return { ending, lost: isLost ? (error as Error).message : undefined };
+
+  get #isLost(): boolean {
+    return this.holds.main.isLost || this.holds.guardian.lost.aborted;
+  }
+
+  #check(): void {
+    this.holds.guardian.checkDeadline();
+    reapOthers(this.pid);
+  }
+
+  #stop(): void {
+    const { main, guardian } = this.holds;
+    guardian.tell({ stopping: true });
+    this.#stopped ??= endTree(this.tree, {
+      killAt: Math.min(main.deadline, clock() + main.ttl / 3) - main.ttl / 10,
+      onrefused: (pids) => printError(cannotStop(this.log.name, pids)),
+    });
+  }
+
+  /**
+   * Keeps both holds up to the end of the last process of a command that was ended by a signal. A lease ends with the process
+   * that renews it, so this process stays.
+   */
+  async #keepForHeirs(ending: Ending): Promise<void> {
+    let told = false;
+    for (const from = clock(); !this.#isLost; await Bun.sleep(told ? HEIRS_MS : POLL_MS)) {
+      reapOthers(0);
+      if (this.tree.known().length > 0) {
+        if (told || clock() - from < DYING_MS) continue;
+      }
+      const left = this.tree.living();
+      if (left.length === 0) return;
+      if (told || clock() - from < DYING_MS) continue;
+      told = true;
+      tellOrphaned(this.log, left, { ...ending });
+    }
+  }
 }

@@ -4,8 +4,16 @@ import type { FileStatus } from "../../os/files.ts";
 import * as files from "../../os/files.ts";
 import { flock, LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
+import { holdingsOf } from "../../os/lock-table.ts";
 import type { Lease } from "../store.ts";
-import type { LockFile, OpenFile } from "./lock-file.ts";
+import {
+  type LockFile,
+  type OpenFile,
+  openIfPresent,
+  openNamedFile,
+  readRecord,
+  statusOfOpen,
+} from "./lock-file.ts";
 
 /** What a lease does with its file on release. */
 interface Leaving {
@@ -64,6 +72,55 @@ export class FileLease implements Lease {
       flock(this.#fd, LOCK.UN);
       files.close(this.#fd);
     }
+  }
+
+  /**
+   * Gives up our share of the lock and no more: closes our descriptor. The kernel keeps the lock up to the end of the last
+   * process that inherited it.
+   */
+  closeSync(): void {
+    if (this.#released) return;
+    this.#released = true;
+    files.close(this.#fd);
+  }
+
+  /**
+   * After `closeSync`: takes the lock again if no process has it, to remove the file as `releaseSync` does.
+   * @returns whether the lock was free, or another process has taken it at another file
+   */
+  clearSync(): boolean {
+    const { path, givenByUser } = this.file;
+    const { fd } = givenByUser ? openNamedFile(path) : openIfPresent(path);
+    if (typeof fd === "string") return true;
+    this.#fd = fd;
+    try {
+      if (!files.sameFile(statusOfOpen(fd, path), this.#status)) return true;
+      if (flock(fd, LOCK.EX | LOCK.NB) !== undefined) return false;
+      if (!givenByUser) this.#leaveFile();
+      flock(fd, LOCK.UN);
+      return true;
+    } finally {
+      files.close(fd);
+    }
+  }
+
+  /**
+   * The processes that inherited the lock from this one and still have it, as far as the kernel names them to us.
+   * @param among only these; by default every process is looked at
+   */
+  heirs(among?: readonly number[]): number[] {
+    const ours = holdingsOf(this.#status.ino, among).filter(({ takenBy }) => takenBy === process.pid);
+    return [...new Set(ours.map(({ pid }) => pid))];
+  }
+
+  /** After `closeSync`: does the file still name this process as its holder? Among readers it names any of them. */
+  isOursByRecord(): boolean {
+    if (this.record === undefined || this.leaving.mode === "shared") return false;
+    const { fd } = openIfPresent(this.file.path);
+    if (typeof fd === "string") return false;
+    const { pid } = readRecord(fd);
+    files.close(fd);
+    return pid === process.pid;
   }
 
   async release(): Promise<void> {

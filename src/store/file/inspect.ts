@@ -1,12 +1,19 @@
 /** Inspects a lock file without taking it: the kernel's tables, and as a last resort a momentary lock. */
 import { type Holder, isScarcity, type Mode } from "../../errors.ts";
 import { holderByRecord, type WrittenRecord } from "../../holder.ts";
-import { fileName, isWholeName, lockOfQueueHead, nameOfFile, slotOf } from "../../name.ts";
+import { fileName, isStopTurnName, isWholeName, lockOfQueueHead, nameOfFile, slotOf } from "../../name.ts";
 import { systemError } from "../../os/errors.ts";
 import * as files from "../../os/files.ts";
 import { O } from "../../os/files.ts";
 import { flock, LOCK } from "../../os/flock.ts";
-import { fileKey, type KernelLock, kernelLocks, lockedInodes } from "../../os/lock-table.ts";
+import {
+  fileKey,
+  type KernelLock,
+  kernelLocks,
+  type LockHolding,
+  type OpenLock,
+  openLocks,
+} from "../../os/lock-table.ts";
 import { innermostPid, parentOf, processIds, startTime } from "../../os/processes.ts";
 import type { LockStatus } from "../store.ts";
 import { type LockFile, readRecord } from "./lock-file.ts";
@@ -15,17 +22,29 @@ import { type LockFile, readRecord } from "./lock-file.ts";
 class Snapshot {
   readonly locks = kernelLocks();
   readonly #started = new Map<number, string | undefined>();
-  readonly #locked = new Map<number, Set<string> | undefined>();
+  readonly #locks = new Map<number, OpenLock[] | undefined>();
 
   startTime(pid: number): string | undefined {
     if (!this.#started.has(pid)) this.#started.set(pid, startTime(pid));
     return this.#started.get(pid);
   }
 
+  #openLocks(pid: number): OpenLock[] | undefined {
+    if (!this.#locks.has(pid)) this.#locks.set(pid, openLocks(pid));
+    return this.#locks.get(pid);
+  }
+
   /** Has this process an open file that holds a lock on this inode? Undefined where the kernel does not tell us. */
   holds(pid: number, inode: bigint): boolean | undefined {
-    if (!this.#locked.has(pid)) this.#locked.set(pid, lockedInodes(pid));
-    return this.#locked.get(pid)?.has(String(inode));
+    return this.#openLocks(pid)?.some((lock) => lock.inode === String(inode));
+  }
+
+  /** Every process but this one that has the lock on this inode, as far as the kernel tells us. */
+  holdings(inode: bigint): LockHolding[] {
+    const all = processIds()
+      .filter((pid) => pid !== process.pid)
+      .flatMap((pid) => (this.#openLocks(pid) ?? []).map((lock) => ({ pid, ...lock })));
+    return all.filter((lock) => lock.inode === String(inode));
   }
 }
 
@@ -112,19 +131,32 @@ function holders(
     // The kernel does not name the holder: it is in another pid namespace, or it is gone and a child has the lock.
     // If the recorded process exists here but does not hold this lock, the record is stale or forged.
     if (byRecord.alive && snapshot.holds(recorded!, inode) === false) return [{ mode }];
-    return [byRecord];
+    return heirsOf(byRecord, [recorded ?? 0, 0], inode, snapshot);
   }
   return lock.pids
-    .map((pid): Holder => {
-      if (pid === recorded && byRecord.alive === true) return byRecord;
+    .flatMap((pid): Holder[] => {
+      if (pid === recorded && byRecord.alive === true) return [byRecord];
       const same = recorded !== undefined && isSameProcess(pid, written, snapshot);
-      if (same) return { ...byRecord, pid, alive: true, commandPid: childNamed(pid, record.command) };
+      if (same) return [{ ...byRecord, pid, alive: true, commandPid: childNamed(pid, record.command) }];
       const holds = snapshot.holds(pid, inode);
-      // The wrapper was killed and its command lives on.
-      if (pid === recorded && byRecord.alive === false && holds !== true) return byRecord;
-      return { pid, alive: holds, mode };
+      if (holds) return [{ pid, alive: true, mode }];
+      // The process that took it is gone, and what it left has the lock.
+      const left: Holder =
+        pid === recorded && byRecord.alive === false ? byRecord : { pid, alive: holds, mode };
+      return heirsOf(left, [pid], inode, snapshot);
     })
     .sort((a, b) => Number(b.acquiredAt !== undefined) - Number(a.acquiredAt !== undefined));
+}
+
+/**
+ * The holders of a lock whose taker is gone: its command, where the kernel confirms that, else the processes that have the
+ * taker's open file. Where the kernel names none of them to us, what the record says.
+ */
+function heirsOf(taker: Holder, takenBy: readonly number[], inode: bigint, snapshot: Snapshot): Holder[] {
+  if (taker.alive !== false || taker.commandPid !== undefined) return [taker];
+  const heirs = snapshot.holdings(inode).filter((lock) => takenBy.includes(lock.takenBy));
+  const pids = [...new Set(heirs.map(({ pid }) => pid))];
+  return pids.length === 0 ? [taker] : pids.map((pid) => ({ ...taker, pid, alive: true, left: true }));
 }
 
 /** Is this process, in a pid namespace below ours, the one that wrote the record there? */
@@ -154,6 +186,7 @@ export function listDirectory(directory: string): LockStatus[] {
     if (name === undefined) continue;
     const path = `${directory === "/" ? "" : directory}/${file}`;
     const status = statusOf({ path, fitsName: isWholeName(file), givenByUser: false }, name, snapshot);
+    if (isStopTurnName(status.name)) continue;
     if (lockOfQueueHead(status.name) !== undefined) queueHeads.push(status);
     else if (status.state !== "free" || typeof files.lstat(path) !== "string") found.push(status);
   }

@@ -1,0 +1,149 @@
+/**
+ * Which processes `stop` and `--if-held replace` end.
+ *
+ * A signal to a wrong process is worse than none, and anything can be written into a record, and an open file be passed to
+ * any process (SCM_RIGHTS, unix(7)). So a process is signalled only if
+ *
+ * 1. the record names it, it started when the record says, the kernel shows the lock in it (on Linux), and the file that the
+ *    record is in is its own user's, ours, or root's;
+ * 2. it descends from such a process (process-tree.ts); or
+ * 3. it has the same open file as such a process, or as one that is gone, it is not older, and it is of the same user.
+ */
+import { printable } from "../../errors.ts";
+import type { Holder } from "../../holder.ts";
+import * as files from "../../os/files.ts";
+import { fileKey, holdingsOf, kernelLocks, openLocks } from "../../os/lock-table.ts";
+import { ProcessHandle } from "../../os/process-handle.ts";
+import { birthTime, parentOf, startedBefore, userIdOf } from "../../os/processes.ts";
+import type { LockStatus } from "../../store/store.ts";
+import { StopRefused } from "../cli/exit-status.ts";
+import { ProcessTree } from "./process-tree.ts";
+
+/** What holds a lock: one process, and all that it has started to do its work. */
+export class Target implements Disposable {
+  readonly process: ProcessHandle;
+  /** The command of a wrapper, which forwards signals to it. */
+  readonly command: number | undefined;
+  readonly tree: ProcessTree;
+  /** Does it end by itself as soon as its command has ended? */
+  readonly isWrapper: boolean;
+  /** The file of the lock; undefined in a store. */
+  readonly #file: files.FileStatus | undefined;
+  /** The processes that took the lock by the open files that this target has. */
+  readonly #takers: Set<number>;
+
+  constructor(
+    readonly lock: LockStatus,
+    readonly holder: Holder,
+    readonly pid: number,
+  ) {
+    this.process = new ProcessHandle(pid);
+    const file = files.lstat(lock.lockfile);
+    this.#file = typeof file === "string" ? undefined : file;
+    const ours = openLocks(pid)?.filter(({ inode }) => inode === String(this.#file?.ino)) ?? [];
+    this.#takers = new Set(ours.map(({ takenBy }) => takenBy));
+    const { commandPid } = holder;
+    this.isWrapper = commandPid !== undefined && parentOf(commandPid) === pid;
+    this.command = this.isWrapper ? commandPid : undefined;
+    // A program that took the lock itself and passes it on to none of its children is more than work under the lock.
+    const isCommand =
+      !this.isWrapper && ours.some(({ takenBy, inheritable }) => takenBy !== pid || inheritable);
+    const user = userIdOf(pid);
+    const born = birthTime(pid);
+    this.tree = new ProcessTree({
+      wrapper: pid,
+      descends: this.isWrapper || isCommand,
+      command: this.command,
+      heirs: () =>
+        this.holdings().filter(
+          (heir) =>
+            userIdOf(heir) === user && born !== undefined && !startedBefore(birthTime(heir) ?? born, born),
+        ),
+    });
+  }
+
+  /** The processes that have an open file of this target, as far as the kernel names them to us. */
+  holdings(): number[] {
+    if (this.#file === undefined) return [];
+    const holdings = holdingsOf(this.#file.ino).filter(({ takenBy }) => this.#takers.has(takenBy));
+    return [...new Set(holdings.map(({ pid }) => pid))];
+  }
+
+  /**
+   * Closes our own descriptors of its open file, which we may have inherited: we would wait for ourselves.
+   * @param isInside do we run under this lock?
+   * @throws {StopRefused} if so in a store, whose lock stays as long as all that the command has started
+   */
+  closeOurs(isInside: boolean): void {
+    if (this.#file === undefined) {
+      if (!isInside) return;
+      throw new StopRefused(
+        `this process runs under '${printable(this.lock.name)}', and would wait for itself`,
+      );
+    }
+    const { ino } = this.#file;
+    for (const { fd, inode, takenBy } of openLocks(process.pid) ?? [])
+      if (inode === String(ino) && this.#takers.has(takenBy)) files.close(fd);
+  }
+
+  /** Does a process have its open file that the kernel does not name to us? */
+  get isHeldUnseen(): boolean {
+    const lock = this.#file && kernelLocks().get(fileKey(this.#file));
+    return lock?.pids.some((pid) => this.#takers.has(pid)) ?? false;
+  }
+
+  [Symbol.dispose](): void {
+    this.process[Symbol.dispose]();
+  }
+}
+
+/** @throws {StopRefused} when a holder is not proven */
+export function targetsOf(lock: LockStatus): Target[] {
+  const shown = printable(lock.name);
+  if (lock.state === "unknown") throw new StopRefused(`we may not see who holds '${shown}'`);
+  if (lock.state === "free") return [];
+  if (lock.slots) return lock.slots.flatMap(targetsOf);
+  const others = (lock.others ?? []).filter(({ alive }) => alive);
+  return [lock.holder ?? {}, ...others].map((holder) => {
+    const refuse = (why: string) =>
+      new StopRefused(`'${shown}' is held, and its holder is not stopped: ${why}`);
+    const { pid, alive, host, commandPid, left } = holder;
+    // A holder without a host has no record: only the kernel names it. It is trusted as one of many readers of a lock
+    // whose first reader has a record.
+    if (pid !== undefined && alive && (host !== undefined || lock.holder?.host !== undefined)) {
+      const why = whyNotProven(pid, lock.lockfile, left === true);
+      if (why !== undefined) throw refuse(why);
+      return new Target(lock, holder, pid);
+    }
+    // The kernel has confirmed that the command has the lock.
+    if (
+      alive === false &&
+      commandPid !== undefined &&
+      whyNotProven(commandPid, lock.lockfile, true) === undefined
+    )
+      return new Target(lock, holder, commandPid);
+    throw refuse(whyNot(holder));
+  });
+}
+
+/** @param inherited it does not write the record, but has the open file of the process that did */
+function whyNotProven(pid: number, path: string, inherited: boolean): string | undefined {
+  const file = files.lstat(path);
+  if (typeof file === "string") return undefined; // in a store
+  const locks = openLocks(pid);
+  if (locks?.some(({ inode }) => inode === String(file.ino)) === false)
+    return `pid ${pid} does not have the lock, whatever the record says`;
+  const user = userIdOf(pid);
+  const trusted = inherited ? [] : [0, process.geteuid?.()];
+  if (user === file.uid || trusted.includes(file.uid)) return undefined;
+  return `pid ${pid} is of another user (${user}) than the lock file (${file.uid})`;
+}
+
+function whyNot({ pid, alive, host }: Holder): string {
+  if (pid === undefined) return "nothing says which process that is";
+  if (host === undefined)
+    return `it has no record of the process that the kernel names (kill ${pid}, if that is the one)`;
+  if (alive === undefined)
+    return `pid ${pid} of ${printable(host)} means nothing here, on another host or in another pid namespace`;
+  return `the process that took it is gone, and pid ${pid} may be another's by now`;
+}
