@@ -10,12 +10,13 @@ import type { LockStatus } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
+import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { nearest } from "./cli/suggest.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
-import { jsonLine, print } from "./output/print.ts";
+import { jsonLine, print, printError } from "./output/print.ts";
 import { GRACE_MS, stopHolders } from "./run/stop-holders.ts";
 
 const ARGS = defineArgs({
@@ -37,6 +38,7 @@ const ARGS = defineArgs({
     type: "boolean",
     description: "print one JSON object: the stopped processes, and the lock's status",
   },
+  ...LOG_FILE,
   ...LOCATION,
 });
 
@@ -59,12 +61,13 @@ export async function stop(args: string[]): Promise<number> {
   const store = openStoreOf(values);
   const signal = values.signal === undefined ? SIG.TERM : signalNumber(values.signal);
   const grace = values.grace === undefined ? GRACE_MS : milliseconds(values.grace);
-  const log = new EventLog({ quiet: values.quiet }, name);
+  const log = new EventLog({ quiet: values.quiet }, name, { logFile: logFileOf(values) });
 
   const { stopped, left } = await stopHolders(store, name, { signal, grace });
   const now = await statusWithSlots(store, name);
+  if (stopped.length + left.length > 0) log.record("stopped", { stopped, left });
   if (values.json) print(jsonLine({ ...new Describer().describe(now), stopped, left }));
-  else log.tell("stopped", {}, () => inWords(stopped, left, now));
+  else if (!values.quiet) printError(inWords(stopped, left, now));
   return left.length > 0 ? EXIT.TEMPORARY_FAILURE : EXIT.OK;
 }
 

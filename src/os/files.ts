@@ -18,6 +18,7 @@ export const O = {
   NOCTTY: fs.constants.O_NOCTTY,
   NONBLOCK: fs.constants.O_NONBLOCK,
   NOFOLLOW: fs.constants.O_NOFOLLOW,
+  APPEND: fs.constants.O_APPEND,
 } as const;
 
 /** What access(2) asks for. */

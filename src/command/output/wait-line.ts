@@ -26,10 +26,10 @@ export function showWaiting(
   timeout: Duration | undefined,
   log: EventLog,
 ): Disposable {
-  if (log.verbosity.quiet) return { [Symbol.dispose]() {} };
+  if (log.verbosity.quiet && !log.records) return { [Symbol.dispose]() {} };
   const begun = Date.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
-  const live = !log.verbosity.json && process.stderr.isTTY;
+  const live = !log.verbosity.json && !log.verbosity.quiet && process.stderr.isTTY;
   let holder: Holder | null = null;
   let timer: Timer | undefined;
   let restore: (() => void) | undefined;
@@ -41,7 +41,8 @@ export function showWaiting(
     return `waiting for '${printable(lock.name)}', waited ${humanDuration(Date.now() - begun)}${left}; ${held}`;
   };
   const show = () => {
-    if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
+    if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);
+    if (restore === undefined) log.record("waiting", { waitSeconds: log.elapsed, holder });
     restore ??= eraseBeforeDeath();
     // `columns` is not updated when the window changes, so ask each time: a line that wraps could not be erased.
     const [columns] = process.stderr.getWindowSize();

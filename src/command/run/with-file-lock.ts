@@ -7,8 +7,8 @@ import type { Ending } from "../../os/child-process.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
-import type { EventLog } from "../output/event-log.ts";
-import { cannotStart } from "./cannot-start.ts";
+import { type EventLog, endingFields } from "../output/event-log.ts";
+import { cannotStart, recordFailedStart } from "./cannot-start.ts";
 import type { RunPlan } from "./run-plan.ts";
 import { exitLike, supervise } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
@@ -28,17 +28,23 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
     lease = await waitForLock(store, plan, log);
   }
   const waited = log.elapsed;
-  log.tell("acquired", { wait: waited, lockfile: lease.location }, () => {
+  log.tell("acquired", { waitSeconds: waited, lockfile: lease.location }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(lease.location)})`;
   });
+  const times = () => ({ waitSeconds: waited, holdSeconds: Number((log.elapsed - waited).toFixed(3)) });
   let ending: Ending;
   try {
     ending = runCommand(plan, lease, endThreads);
+  } catch (error) {
+    recordFailedStart(error, times(), log);
+    throw error;
   } finally {
     releaseSync(lease);
   }
-  const hold = Number((log.elapsed - waited).toFixed(3));
-  log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
+  const held = times();
+  log.tell("released", { ...held, ...endingFields(ending) }, () => {
+    return `released '${printable(name)}' after ${held.holdSeconds} s`;
+  });
   exitLike(ending);
 }
 
