@@ -59,12 +59,15 @@ export interface EventFields {
   overran: RunFields;
   /** The lock was released. */
   released: RunFields;
-  /** The command ended, but processes that it started still hold the lock. */
-  orphaned: RunFields;
+  /** The command ended, but processes that it started still hold the lock. It may be the last event of a run. */
+  orphaned: Partial<RunFields> & {
+    /** Those that the kernel names. */
+    pids?: number[] | undefined;
+  };
   /** The lock file was deleted or replaced while the lock was held: another process may have taken the lock. */
   split: RunFields;
-  /** Ownership could no longer be proven, and the command was stopped. */
-  lost: RunFields;
+  /** Ownership could no longer be proven, and the command was stopped; `left` could not be. */
+  lost: RunFields & { left?: number[] | undefined };
   /** `exclusive stop` or `--if-held replace` ended these processes; `left` still hold the lock. */
   stopped: { stopped: number[]; left: number[] };
 }

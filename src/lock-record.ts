@@ -28,7 +28,8 @@ export class LockRecord {
     const token = lease.token === undefined ? undefined : String(lease.token);
     this.#append("acquired", { waitSeconds: this.#waited, lockfile: lease.location, token });
     whenReleasedAtExit(lease, () => this.released());
-    lease.lost?.addEventListener("abort", () => this.#end("lost", (lease.lost?.reason as Error).message));
+    const { lost } = lease;
+    lost?.addEventListener("abort", () => this.#end("lost", (lost.reason as Error).message));
   }
 
   refused(error: unknown): void {

@@ -6,13 +6,13 @@ import { checkName } from "../name.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { DIR, openStoreOf } from "./cli/lock-options.ts";
+import { DIR, type LocationValues, openStoreOf } from "./cli/lock-options.ts";
 import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { metrics } from "./history/metrics.ts";
 import { readEvents } from "./history/read-events.ts";
-import { Histories, type LockHistory } from "./history/runs.ts";
-import { describeHistory, overviewTable, runTable } from "./history/table.ts";
+import { Histories, LockHistory } from "./history/runs.ts";
+import { describeHistory, type HeldNow, overviewTable, runTable } from "./history/table.ts";
 import { jsonLine, print, printError, write } from "./output/print.ts";
 
 const ARGS = defineArgs({
@@ -70,36 +70,36 @@ async function history(rawArgs: string[]): Promise<number> {
   if (broken > 0)
     printError(`skipped ${broken} broken ${broken === 1 ? "line" : "lines"} in ${printable(file)}`);
   const all = histories.all();
-  if (values.prometheus) write(metrics(all, await heldNow(all, () => openStoreOf(values))));
-  else if (name !== undefined) showOne(all[0], name, file, values.json === true);
-  else if (values.json) print(jsonLine(all.map((one) => one.toJSON(false))));
-  else if (all.length > 0) write(overviewTable(all));
-  else printError(`${printable(file)} has no events`);
+  const [one] = all;
+  if (values.prometheus) write(metrics(all, await heldNow(all, values)));
+  else if (values.json && name !== undefined)
+    print(jsonLine((one ?? new LockHistory(name, undefined, last)).toJSON(true)));
+  else if (values.json) print(jsonLine(all.map((each) => each.toJSON(false))));
+  else if (one === undefined)
+    printError(`no events${name === undefined ? "" : ` of '${printable(name)}'`} in ${printable(file)}`);
+  else {
+    const held = await heldNow(all.filter(isRunning), values);
+    write(name === undefined ? overviewTable(all, held) : runTable(one, held));
+    if (name !== undefined) print(describeHistory(one));
+  }
   return EXIT.OK;
 }
 
-function showOne(found: LockHistory | undefined, name: string, file: string, json: boolean): void {
-  const one = found ?? new Histories(0, name).of(name);
-  if (json) return print(jsonLine(one.toJSON(true)));
-  if (found === undefined) return printError(`${printable(file)} has no events of '${printable(name)}'`);
-  write(runTable(one));
-  print(describeHistory(one));
-}
+/** Has the last run no end in the file? */
+const isRunning = ({ lastRun }: LockHistory): boolean => lastRun !== undefined && lastRun.ended === undefined;
 
-/** The names of the locks that are held, free or not known now. A store that does not answer costs that metric alone. */
-async function heldNow(
-  all: readonly LockHistory[],
-  open: () => ReturnType<typeof openStoreOf>,
-): Promise<Map<string, boolean>> {
+/** Which locks are held now. A store that does not answer costs only this. */
+async function heldNow(all: readonly LockHistory[], where: LocationValues): Promise<HeldNow> {
   const held = new Map<string, boolean>();
-  const store = open();
+  if (all.length === 0) return held;
+  const store = openStoreOf(where);
   for (const { name } of all) {
     try {
       const { state } = await statusWithSlots(store, name);
       if (state !== "unknown") held.set(name, state === "held");
     } catch (error) {
       if (!(error instanceof StoreError || error instanceof LockFileError)) throw error;
-      printError(`exclusive_held of '${printable(name)}' is not known: ${printable(error.message)}`);
+      printError(`whether '${printable(name)}' is held now is not known: ${printable(error.message)}`);
       if (error instanceof StoreError) break;
     }
   }

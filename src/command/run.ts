@@ -181,8 +181,10 @@ function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: Run
   const late = error instanceof LockTimeout;
   const details = { waitSeconds: log.elapsed, holder };
   if (policy === "skip" || (policy === "coalesce" && !late)) {
-    const why = policy === "skip" ? "skipped" : "another run is already queued";
-    log.tell("skipped", { ...details, reason: why }, () => `${describeHeld(name, holder)}: ${why}`);
+    const reason = policy === "skip" ? undefined : "another run is already queued";
+    log.tell("skipped", { ...details, reason }, () => {
+      return `${describeHeld(name, holder)}: skipped${reason === undefined ? "" : `: ${reason}`}`;
+    });
     return EXIT.OK;
   }
   log.tell("refused", details, () => {

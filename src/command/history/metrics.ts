@@ -1,5 +1,7 @@
 /** Histories in Prometheus's text format: https://prometheus.io/docs/instrumenting/exposition_formats/ */
+
 import { type LockHistory, RESULTS, TURNED_AWAY } from "./runs.ts";
+import type { HeldNow } from "./table.ts";
 
 /** What a shell makes of a signal: 128 and its number. A command that was killed has no exit status of its own. */
 const KILLED = 128;
@@ -64,8 +66,7 @@ const METRICS: Metric[] = [
   },
 ];
 
-/** @param held whether each lock is held now, by name; a lock that is missing is not known */
-export function metrics(all: readonly LockHistory[], held: ReadonlyMap<string, boolean>): string {
+export function metrics(all: readonly LockHistory[], held: HeldNow): string {
   const heldNow: Metric = {
     name: "exclusive_held",
     type: "gauge",

@@ -45,6 +45,8 @@ export class LockHistory {
   lastSuccess: Run | undefined;
   /** Runs without an end, by pid. */
   readonly #open = new Map<number, Run[]>();
+  /** The run that ended last with `orphaned`: `released` may still follow. */
+  #orphaned: Run | undefined;
 
   constructor(
     readonly name: string,
@@ -86,13 +88,24 @@ export class LockHistory {
   /** An event of a run that has begun: its last, or one before. */
   #update(event: ReadEvent): void {
     const fields = fieldsOf(event);
+    const orphaned = this.#orphaned;
+    if (event.event === "released" && orphaned?.pid === event.pid && !this.#open.has(event.pid)) {
+      this.#orphaned = undefined;
+      Object.assign(orphaned, fields);
+      return;
+    }
     const run = this.#find(event, fields.holdSeconds ?? 0);
     Object.assign(run, fields);
     if (event.event === "orphaned") run.orphaned = true;
     if (event.event === "split") run.split = true;
     if (event.event === "overran") run.result = "overran";
-    if (event.event !== "released" && event.event !== "lost") return;
+    if (event.event === "overran" || event.event === "split") return;
+    this.#end(run, event);
+  }
+
+  #end(run: Run, event: ReadEvent): void {
     this.#close(run);
+    if (event.event === "orphaned") this.#orphaned = run;
     run.ended = event.time;
     run.result = event.event === "lost" ? "lost" : (run.result ?? resultOf(run));
     this.results[run.result]++;
@@ -183,8 +196,8 @@ export class Histories {
   }
 
   of(name: string, since?: string): LockHistory {
-    let found = this.#all.get(name);
-    if (found === undefined) this.#all.set(name, (found = new LockHistory(name, since, this.last)));
+    const found = this.#all.get(name) ?? new LockHistory(name, since, this.last);
+    this.#all.set(name, found);
     return found;
   }
 

@@ -4,12 +4,15 @@ import { printable } from "../../errors.ts";
 import { shortened } from "../output/describe-holder.ts";
 import type { LockHistory, Run } from "./runs.ts";
 
+/** Whether each lock is held now, by name; a lock that is missing is not known. */
+export type HeldNow = ReadonlyMap<string, boolean>;
+
 /** One line a lock. */
-export function overviewTable(all: readonly LockHistory[]): string {
+export function overviewTable(all: readonly LockHistory[], held: HeldNow): string {
   const rows = all.map(({ name, lastRun, lastSuccess, sinceSuccess }) => [
     shortened(name),
     lastRun === undefined ? "never" : localTime(lastRun.started),
-    lastRun === undefined ? "" : ending(lastRun),
+    lastRun === undefined ? "" : ending(lastRun, held.get(name) === true),
     lastSuccess === undefined ? "never" : `${age(lastSuccess.ended)} ago`,
     ...[sinceSuccess.failed, sinceSuccess.skipped, sinceSuccess.refused].map(String),
   ]);
@@ -17,12 +20,12 @@ export function overviewTable(all: readonly LockHistory[]): string {
 }
 
 /** One line a run, oldest first. */
-export function runTable({ runs }: LockHistory): string {
+export function runTable({ name, runs, lastRun }: LockHistory, held: HeldNow): string {
   const rows = runs.map((run) => [
     localTime(run.started),
     seconds(run.waitSeconds),
     seconds(run.holdSeconds ?? (run.ended === undefined ? undefined : 0)),
-    ending(run),
+    ending(run, run === lastRun && held.get(name) === true),
     shortened(run.label ?? ""),
   ]);
   return rows.length === 0 ? "" : table(["STARTED", "WAITED", "RAN", "ENDED", "LABEL"], rows);
@@ -40,7 +43,7 @@ export function describeHistory({ name, since, lastSuccess, sinceSuccess }: Lock
 }
 
 /** `ok`, `exit 3`, `SIGTERM`, `no end recorded`, with what else happened. */
-function ending({ result, ended, exitCode, signal, reason, orphaned, split }: Run): string {
+function ending({ result, ended, exitCode, signal, reason, orphaned, split }: Run, runs: boolean): string {
   const how =
     exitCode === 0
       ? "ok"
@@ -49,7 +52,9 @@ function ending({ result, ended, exitCode, signal, reason, orphaned, split }: Ru
         : signal !== undefined
           ? printable(signal)
           : ended === undefined
-            ? "running, or no end recorded"
+            ? runs
+              ? "running"
+              : "no end recorded"
             : "released";
   const notes = [
     result === "overran" && "ran too long",
