@@ -151,7 +151,7 @@ export function plan(args: string[]): RunPlan {
     conflictStatus,
     verbosity: { quiet, verbose, json: values["log-format"] === "json" },
     logFile: logFileOf(values),
-    onEvent: values["on-event"],
+    onEvent: values["on-event"] || undefined,
   };
 }
 

@@ -1,6 +1,13 @@
 /** The events of one lock: on stderr, in the log file, and to a hook. Every event of the command is made here. */
 import { printable } from "../../errors.ts";
-import { appendEvent, type EventFields, type EventName, eventLine, newEvent } from "../../events.ts";
+import {
+  appendEvent,
+  type EventFields,
+  type EventName,
+  eventLine,
+  type LockEvent,
+  newEvent,
+} from "../../events.ts";
 import type { Ending } from "../../os/child-process.ts";
 import { write } from "../../os/files.ts";
 import { startHook } from "../../os/hook.ts";
@@ -33,6 +40,8 @@ const EXPECTED: ReadonlySet<EventName> = new Set(["acquired", "released", "skipp
  */
 export class EventLog {
   readonly #start = performance.now();
+  /** The wrapped command, once it has been started. */
+  commandPid: number | undefined;
 
   constructor(
     readonly verbosity: Verbosity,
@@ -54,24 +63,32 @@ export class EventLog {
   tell<E extends EventName>(event: E, fields: EventFields[E], text: () => string): void {
     const { quiet, verbose, json } = this.verbosity;
     const shown = !quiet && (json || verbose || !EXPECTED.has(event));
-    if (this.records) this.record(event, fields);
+    if (!shown && !this.records) return;
+    const made = this.#make(event, fields);
+    this.#keep(made);
     if (!shown) return;
-    if (json) write(2, eventLine(newEvent(event, this.name, fields, this.sinks.label)));
+    if (json) write(2, eventLine(made));
     else printError(text());
   }
 
   /** Reports an event that is shown otherwise, or not at all. */
   record<E extends EventName>(event: E, fields: EventFields[E]): void {
-    const { logFile, onEvent, label } = this.sinks;
-    if (!this.records) return;
-    const made = newEvent(event, this.name, fields, label);
-    if (logFile !== undefined) appendEvent(logFile, made);
+    if (this.records) this.#keep(this.#make(event, fields));
+  }
+
+  #make<E extends EventName>(event: E, fields: EventFields[E]): LockEvent {
+    return newEvent(event, this.name, { commandPid: this.commandPid, ...fields }, this.sinks.label);
+  }
+
+  #keep(event: LockEvent): void {
+    const { logFile, onEvent } = this.sinks;
+    if (logFile !== undefined) appendEvent(logFile, event);
     if (onEvent === undefined) return;
-    const env = { EXCLUSIVE_EVENT: event, EXCLUSIVE_NAME: this.name };
-    const failure = startHook(onEvent, eventLine(made).trimEnd(), env);
+    const env = { EXCLUSIVE_EVENT: event.event, EXCLUSIVE_NAME: this.name };
+    const failure = startHook(onEvent, eventLine(event).trimEnd(), env);
     if (failure !== undefined)
       printError(
-        `cannot start --on-event ${printable(onEvent)} (${failure}): ${event} is not reported to it`,
+        `cannot start --on-event ${printable(onEvent)} (${failure}): ${event.event} is not reported to it`,
       );
   }
 }

@@ -34,7 +34,10 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   const times = () => ({ waitSeconds: waited, holdSeconds: Number((log.elapsed - waited).toFixed(3)) });
   let ending: Ending;
   try {
-    ending = runCommand(plan, lease, endThreads);
+    ending = runCommand(plan, lease, (pid) => {
+      log.commandPid = pid;
+      endThreads();
+    });
   } catch (error) {
     recordFailedStart(error, times(), log);
     throw error;
@@ -52,7 +55,11 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started: () => void): Ending {
+function runCommand(
+  { argv, request, exec }: RunPlan,
+  lease: FileLease,
+  started: (pid?: number) => void,
+): Ending {
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   const command = { argv, env, lockFd: lease.fd };
   if (exec) {
@@ -61,7 +68,7 @@ function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started:
     throw cannotStart(argv[0]!, failure);
   }
   const { pid, failure, lockFd } = start(command);
-  started();
+  started(pid);
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);

@@ -66,7 +66,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   log.tell("acquired", { waitSeconds: waited, lockfile: main.location, token: String(main.token) }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
   });
-  const { ending, lost } = await runCommand(plan, holds, inherited);
+  const { ending, lost } = await runCommand(plan, holds, inherited, log);
   await holds.release();
   await store.close();
   const held = { waitSeconds: waited, holdSeconds: Math.round((log.elapsed - waited) * 1000) / 1000 };
@@ -137,13 +137,19 @@ interface Outcome {
 }
 
 /** Runs the command until it has ended, and every process of it where the lock was lost. */
-async function runCommand({ argv }: RunPlan, holds: Holds, inherited: readonly number[]): Promise<Outcome> {
+async function runCommand(
+  { argv }: RunPlan,
+  holds: Holds,
+  inherited: readonly number[],
+  log: EventLog,
+): Promise<Outcome> {
   const { main, guardian, mark } = holds;
   const watcher = await ChildThread.start();
   guardian.tell({ starting: true });
   const { pid, failure } = start({ argv, env: mark, lockFd: -1, inherited });
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
+  log.commandPid = pid;
   main.recordCommand(pid);
   return untilOver(pid, new CommandTree(pid, mark), holds, watcher);
 }
