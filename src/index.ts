@@ -10,6 +10,7 @@ export {
   type Refusal,
   StoreError,
 } from "./errors.ts";
+export type { EventFields, EventName, HolderJson, LockEvent } from "./events.ts";
 export { type ExclusiveDecorator, type ExclusiveOptions, exclusive } from "./exclusive.ts";
 export type { Holder, Mode } from "./holder.ts";
 export { Lock, type LockOptions } from "./lock.ts";

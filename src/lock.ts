@@ -14,6 +14,7 @@ import {
 import type { Duration } from "./duration.ts";
 import { CannotAcquireLock, printable } from "./errors.ts";
 import type { Holder } from "./holder.ts";
+import { LockRecord } from "./lock-record.ts";
 import { inform, type Logger } from "./logger.ts";
 import { callerName } from "./name.ts";
 import { isIgnored } from "./os/signal-sets.ts";
@@ -47,6 +48,11 @@ export interface LockOptions {
   store?: string | Store | undefined;
   /** With the URL of a store: how long the store keeps the lock of a silent holder. Default `"15s"`. */
   ttl?: Duration | undefined;
+  /**
+   * Append an event for each acquire, refusal, release and loss to this file, as `exclusive run --log-file` does. A
+   * failure of the file costs the record, and never the lock. Default: `EXCLUSIVE_LOG_FILE`, else none.
+   */
+  logFile?: string | undefined;
   /** Receives a line for each acquire and release. Default: none, or consola where `EXCLUSIVE_LOG=info`. */
   logger?: Logger | undefined;
 }
@@ -60,6 +66,7 @@ export class Lock implements Disposable, AsyncDisposable {
   readonly #logger: Logger | undefined;
   #lease: Lease | undefined;
   #lockfile: string;
+  readonly #record: LockRecord | undefined;
 
   /**
    * @param options which lock; nothing is acquired yet
@@ -71,6 +78,8 @@ export class Lock implements Disposable, AsyncDisposable {
     this.#store = storeFor(options);
     this.#die = options.die ?? false;
     this.#logger = options.logger;
+    const logFile = options.logFile ?? process.env.EXCLUSIVE_LOG_FILE;
+    this.#record = logFile ? new LockRecord(logFile, this.#request) : undefined;
     this.#lockfile = locationOf(this.#store, this.#request);
   }
 
@@ -110,6 +119,7 @@ export class Lock implements Disposable, AsyncDisposable {
     const store = this.#store;
     if (!(store instanceof FileStore))
       throw new TypeError("acquireSync() needs a lock in a file: with this store use acquire()");
+    this.#record?.begin();
     try {
       return this.#hold(acquireSync(store, this.#request));
     } catch (error) {
@@ -130,6 +140,7 @@ export class Lock implements Disposable, AsyncDisposable {
    * @throws {StoreError} when the store is unreachable or refuses the request
    */
   async acquire(options: AcquireOptions = {}): Promise<this> {
+    this.#record?.begin();
     try {
       return this.#hold(await acquire(this.#store, this.#request, options));
     } catch (error) {
@@ -205,16 +216,19 @@ export class Lock implements Disposable, AsyncDisposable {
     }
     this.#lease = lease;
     this.#lockfile = lease.location;
+    this.#record?.acquired(lease);
     inform(this.#logger, () => `acquired '${printable(this.name)}' (${printable(lease.location)})`);
     return this;
   }
 
   #logReleased({ location }: Lease): void {
+    this.#record?.released();
     inform(this.#logger, () => `released '${printable(this.name)}' (${printable(location)})`);
   }
 
   /** With `die`, a refusal ends the program. */
   #fail(error: unknown): never {
+    this.#record?.refused(error);
     if (!this.#die || !(error instanceof CannotAcquireLock)) throw error;
     console.error(error.message);
     process.exit(1);

@@ -9,13 +9,13 @@ import { root } from "./support/paths.ts";
 const PARTS = {
   base: /^src\/(errors|duration)\.ts$/,
   os: /^src\/os\//,
-  record: /^src\/(name|holder)\.ts$/,
+  record: /^src\/(name|holder|events)\.ts$/,
   "store/file": /^src\/store\/file\//,
   "store/postgres": /^src\/store\/postgres\//,
   "store/redis": /^src\/store\/redis\//,
   "store/etcd": /^src\/store\/etcd\//,
   store: /^src\/store\/[^/]+$/,
-  lock: /^src\/(lock|exclusive|acquire)\.ts$/,
+  lock: /^src\/(lock|lock-record|exclusive|acquire)\.ts$/,
   logger: /^src\/logger\.ts$/,
   index: /^src\/index\.ts$/,
   main: /^src\/command\/main\.ts$/,
@@ -29,6 +29,7 @@ const PARTS = {
   "command/run": /^src\/command\/run\//,
   "command/flock": /^src\/command\/flock\//,
   "command/doctor": /^src\/command\/doctor\//,
+  "command/history": /^src\/command\/history\//,
   completions: /^src\/command\/completions\//,
 } as const;
 type Part = keyof typeof PARTS;
@@ -36,7 +37,13 @@ type Part = keyof typeof PARTS;
 const BELOW_STORE: readonly Part[] = ["record", "os", "base"];
 const BELOW_LOCK: readonly Part[] = ["store", "store/file", ...BELOW_STORE];
 const LIBRARY: readonly Part[] = ["lock", "logger", ...BELOW_LOCK];
-const STAGES: readonly Part[] = ["command/run", "command/flock", "command/doctor", "completions"];
+const STAGES: readonly Part[] = [
+  "command/run",
+  "command/flock",
+  "command/doctor",
+  "command/history",
+  "completions",
+];
 const FOR_COMMANDS: readonly Part[] = ["cli", "output", ...LIBRARY];
 
 /**
@@ -66,6 +73,7 @@ const MAY_USE: Record<Part, readonly Part[]> = {
   "command/run": FOR_COMMANDS,
   "command/flock": FOR_COMMANDS,
   "command/doctor": FOR_COMMANDS,
+  "command/history": FOR_COMMANDS,
   completions: [],
 };
 

@@ -11,6 +11,7 @@ export const COMMANDS: Record<string, Loader> = {
   held: async () => (await import("./held.ts")).default,
   wait: async () => (await import("./wait.ts")).default,
   stop: async () => (await import("./stop.ts")).default,
+  history: async () => (await import("./history.ts")).default,
   path: async () => (await import("./path.ts")).default,
   doctor: async () => (await import("./doctor.ts")).default,
   flock: async () => (await import("./flock.ts")).default,

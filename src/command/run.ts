@@ -3,11 +3,19 @@
 import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
-import { CannotAcquireLock, EndlessWait, LockTimeout, printable } from "../errors.ts";
+import {
+  CannotAcquireLock,
+  EndlessWait,
+  LockFileError,
+  LockTimeout,
+  printable,
+  StoreError,
+} from "../errors.ts";
 import { inheritedDescriptors } from "../os/descriptors.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LEASE, lockLocation, NAME } from "./cli/lock-options.ts";
+import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
@@ -104,6 +112,14 @@ const ARGS = defineArgs({
     options: ["text", "json"],
     description: "with json, one object a line, durations in seconds",
   },
+  ...LOG_FILE,
+  "on-event": {
+    type: "string",
+    valueHint: "CMD",
+    description: "start this shell command at each event",
+    details:
+      "It sees `EXCLUSIVE_EVENT` and `EXCLUSIVE_NAME`, and gets the event on standard input as one line of JSON. It runs in a session of its own, and its output is discarded. Nothing waits for it: it can neither delay the command nor change its status.",
+  },
 });
 
 export default defineCommand({
@@ -113,7 +129,6 @@ export default defineCommand({
     examples: [
       ["run backup -- ./backup.sh", "refuse while it runs (exit 75)"],
       ["run --wait backup -- ./backup.sh", "wait for the running job to finish"],
-      ["run -t 10m backup -- ./backup.sh", "wait up to 10 minutes"],
     ],
   },
   args: ARGS,
@@ -166,6 +181,8 @@ export function plan(args: string[]): RunPlan {
     timeout,
     conflictStatus,
     verbosity: { quiet, verbose, json: values["log-format"] === "json" },
+    logFile: logFileOf(values),
+    onEvent: values["on-event"] || undefined,
   };
 }
 
@@ -174,7 +191,8 @@ export function plan(args: string[]): RunPlan {
  * with the event loop's first turn costs more than everything here.
  */
 async function execute(plan: RunPlan): Promise<number> {
-  const log = new EventLog(plan.verbosity, plan.request.name);
+  const { name, label } = plan.request;
+  const log = new EventLog(plan.verbosity, name, { ...plan, label });
   try {
     if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan);
     if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
@@ -183,6 +201,8 @@ async function execute(plan: RunPlan): Promise<number> {
     return await runWithLease(plan, plan.store, log);
   } catch (error) {
     if (error instanceof CannotAcquireLock) return reportRefusal(error, plan, log);
+    if (error instanceof StoreError || error instanceof LockFileError)
+      log.record("refused", { waitSeconds: log.elapsed, reason: error.message });
     throw error;
   }
 }
@@ -192,10 +212,12 @@ function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: Run
   const { lock: name, holder } = error;
   const late = error instanceof LockTimeout;
   const endless = error instanceof EndlessWait;
-  const details = { wait: log.elapsed, holder };
+  const details = { waitSeconds: log.elapsed, holder };
   if (!endless && (policy === "skip" || (policy === "coalesce" && !late))) {
-    const why = policy === "skip" ? "skipped" : "the run that was queued before has begun";
-    log.tell("skipped", details, () => `${describeHeld(name, holder)}: ${why}`);
+    const reason = policy === "skip" ? undefined : "the run that was queued before has begun";
+    log.tell("skipped", { ...details, reason }, () => {
+      return `${describeHeld(name, holder)}: skipped${reason === undefined ? "" : `: ${reason}`}`;
+    });
     return EXIT.OK;
   }
   log.tell("refused", details, () => {

@@ -10,12 +10,13 @@ import type { LockStatus } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
+import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { nearest } from "./cli/suggest.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
-import { jsonLine, print } from "./output/print.ts";
+import { jsonLine, print, printError } from "./output/print.ts";
 import { GRACE_MS, type Stopped, stopHolders } from "./run/stop-holders.ts";
 import { inTurn } from "./run/stop-turn.ts";
 
@@ -38,6 +39,7 @@ const ARGS = defineArgs({
     type: "boolean",
     description: "print one JSON object: the stopped processes, and the lock's status",
   },
+  ...LOG_FILE,
   ...LOCATION,
 });
 
@@ -60,7 +62,7 @@ export async function stop(args: string[]): Promise<number> {
   const store = openStoreOf(values);
   const signal = values.signal === undefined ? SIG.TERM : signalNumber(values.signal);
   const grace = values.grace === undefined ? GRACE_MS : milliseconds(values.grace);
-  const log = new EventLog({ quiet: values.quiet }, name);
+  const log = new EventLog({ quiet: values.quiet }, name, { logFile: logFileOf(values) });
 
   // SIGKILL does not wait for its turn: a stop with a long grace may have it. The wait counts as grace.
   const wait = signal === SIG.KILL ? 0 : grace;
@@ -69,8 +71,9 @@ export async function stop(args: string[]): Promise<number> {
   );
   const now = await statusWithSlots(store, name);
   const { stopped, left, strangers, unseen } = result;
+  if (stopped.length + left.length > 0) log.record("stopped", { stopped, left });
   if (values.json) print(jsonLine({ ...new Describer().describe(now), stopped, left, strangers }));
-  else log.tell("stopped", {}, () => inWords(result, now));
+  else if (!values.quiet) printError(inWords(result, now));
   return left.length + strangers.length > 0 || unseen ? EXIT.TEMPORARY_FAILURE : EXIT.OK;
 }
 

@@ -77,9 +77,8 @@ async function wait(rawArgs: string[]): Promise<number> {
   }
   if (values.json) print(jsonLine({ ...new Describer().describe(found), waited: log.elapsed }));
   if (found.state === "free") return EXIT.OK;
-  log.tell("refused", {}, () => {
-    return `gave up after ${log.elapsed} s: '${printable(name)}' is held${describeHolder(found.holder)}`;
-  });
+  if (!values.quiet)
+    printError(`gave up after ${log.elapsed} s: '${printable(name)}' is held${describeHolder(found.holder)}`);
   return EXIT.TEMPORARY_FAILURE;
 }
 

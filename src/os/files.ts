@@ -19,6 +19,7 @@ export const O = {
   NOCTTY: fs.constants.O_NOCTTY,
   NONBLOCK: fs.constants.O_NONBLOCK,
   NOFOLLOW: fs.constants.O_NOFOLLOW,
+  APPEND: fs.constants.O_APPEND,
 } as const;
 
 /**

@@ -39,7 +39,7 @@ const c = libc({
 });
 
 /** Strings for C: an array of pointers, ended by a null pointer, as execve(2) takes it. */
-class StringArray {
+export class StringArray {
   readonly #bytes: Uint8Array[];
   readonly #pointers: BigUint64Array;
 
@@ -58,7 +58,7 @@ class StringArray {
 }
 
 const encoder = new TextEncoder();
-const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
+export const cString = (text: string): Uint8Array => encoder.encode(`${text}\0`);
 
 /** The strings of a block such as /proc/self/environ, each with its NUL; they share the block's memory. */
 function splitBlock(block: Uint8Array): Uint8Array[] {
@@ -84,7 +84,7 @@ export function rawArguments(args: readonly string[]): Uint8Array[] {
 }
 
 /** The environment that we were given, with these variables set. */
-function environment(extra: Record<string, string>): Uint8Array[] {
+export function environment(extra: Record<string, string>): Uint8Array[] {
   const block = linux ? readFile("/proc/self/environ") : undefined;
   const inherited = block
     ? splitBlock(block)

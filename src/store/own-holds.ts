@@ -62,9 +62,20 @@ export function releaseSync(lease: SyncLease): void {
   lease.releaseSync();
 }
 
+/** What to do when the exit of the process has released a lease. */
+const atExit = new WeakMap<Lease, () => void>();
+
+/** Calls this when the lock is released because the process ends, and not by `release`. */
+export function whenReleasedAtExit(lease: Lease, callback: () => void): void {
+  atExit.set(lease, callback);
+}
+
 /** Releases every lock in a file that this process holds, as the process is about to end. */
 export function releaseAll(): void {
-  for (const lease of inFiles) lease.releaseSync();
+  for (const lease of inFiles) {
+    lease.releaseSync();
+    atExit.get(lease)?.();
+  }
 }
 
 /** Does the program, or a call that we are in, hold this lock? */

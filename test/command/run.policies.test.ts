@@ -21,12 +21,14 @@ test("fail, the default: 75 and the holder", async () => {
   }
 });
 
-test("skip: exit 0, and the command has not run", async () => {
+test("skip: exit 0 without a word, and the command has not run; -v says why", async () => {
   using dir = new TempDir();
   await using _holder = await hold(dir, "t");
   const skipped = await exclusive(["run", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
-  expect(skipped).toMatchObject({ status: 0, stdout: "" });
-  expect(skipped.stderr).toEndWith(": skipped\n");
+  expect(skipped).toMatchObject({ status: 0, stdout: "", stderr: "" });
+  const verbose = await exclusive(["run", "-v", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
+  expect(verbose).toMatchObject({ status: 0, stdout: "" });
+  expect(verbose.stderr).toMatch(/^exclusive: 't' is held by pid .*: skipped\n$/);
   // With a time limit it is skipped when the time is over.
   expect(await exclusive(["run", "--if-held=skip", "-t", "0.2", "-q", "t", "echo", "no"], { dir })).toEqual({
     status: 0,
@@ -40,7 +42,7 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   using dir = new TempDir();
   const log = dir.file("log");
   await using holder = await hold(dir, "t");
-  const job = ["run", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
+  const job = ["run", "-v", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
   const all = Array.from({ length: 20 }, () => start(job, { dir }));
   await until(() => all.filter((one) => !one.running).length === 19, "19 of 20 to go");
   await until(() => waiters(dir.lockfile("t")) === 1, "the last one to wait in the queue"); // in a thread that it starts
@@ -48,7 +50,7 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   const results = await Promise.all(all.map((one) => one.result));
   expect(results.map(({ status }) => status)).toEqual(Array(20).fill(0));
   expect(readFileSync(log, "utf8")).toBe("ran\n");
-  expect(results.filter(({ stderr }) => stderr.includes("somebody already waits")).length).toBe(19);
+  expect(results.filter(({ stderr }) => stderr.includes("another run is already queued")).length).toBe(19);
   expect(dir.list()).toEqual(["log"]);
 });
 
@@ -269,7 +271,7 @@ test("-q prints nothing, -v reports the acquire and the release", async () => {
   );
 });
 
-test("--log-format json: one object a line, with wait and hold in seconds", async () => {
+test("--log-format json: one object a line, with waitSeconds and holdSeconds", async () => {
   using dir = new TempDir();
   const events = async (...args: string[]) => {
     const { stderr } = await exclusive(["run", "--log-format", "json", ...args], { dir });
@@ -280,28 +282,31 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
   };
   const free = await events("t", "sh", "-c", "sleep 0.3; exit 4");
   expect(free.map(({ event }) => event)).toEqual(["acquired", "released"]);
-  expect(free[0]).toMatchObject({ name: "t", lockfile: dir.lockfile("t"), wait: expect.any(Number) });
-  expect(free[1]).toMatchObject({ name: "t", exited: 4 });
-  expect(free[1]!.hold).toBeGreaterThanOrEqual(0.3);
-  expect(free[1]!.hold).toBeLessThan(30);
-  expect(String(free[1]!.hold)).toMatch(/^\d+(\.\d{1,3})?$/);
+  expect(free[0]).toMatchObject({ name: "t", lockfile: dir.lockfile("t"), waitSeconds: expect.any(Number) });
+  expect(free[1]).toMatchObject({ name: "t", exitCode: 4 });
+  expect(free[1]!.holdSeconds).toBeGreaterThanOrEqual(0.3);
+  expect(free[1]!.holdSeconds).toBeLessThan(30);
+  expect(String(free[1]!.holdSeconds)).toMatch(/^\d+(\.\d{1,3})?$/);
   expect(new Date(String(free[1]!.time)).getTime()).toBeGreaterThan(
     new Date(String(free[0]!.time)).getTime(),
   );
-  expect((await events("t", "sh", "-c", "kill -9 $$"))[1]).toMatchObject({ event: "released", killed: 9 });
+  expect((await events("t", "sh", "-c", "kill -9 $$"))[1]).toMatchObject({
+    event: "released",
+    signal: "SIGKILL",
+  });
 
   await using holder = await hold(dir, "t", "--label", "it");
   const [refused, ...none] = await events("t", "true");
   expect(refused).toMatchObject({
     event: "refused",
     holder: { pid: holder.pid, label: "it" },
-    wait: expect.any(Number),
+    waitSeconds: expect.any(Number),
   });
   expect(none).toEqual([]);
   expect(await events("--if-held", "skip", "t", "true")).toMatchObject([{ event: "skipped" }]);
   const late = await events("-t", "0.6", "t", "true");
   expect(late.map(({ event }) => event)).toEqual(["waiting", "refused"]);
-  expect(late[1]!.wait).toBeGreaterThanOrEqual(0.6);
+  expect(late[1]!.waitSeconds).toBeGreaterThanOrEqual(0.6);
   await using waiting = start(["run", "-w", "--log-format=json", "t", "true"], { dir });
   await until(() => waiting.stderr.includes("waiting"), "the event");
   holder.kill();
@@ -311,7 +316,7 @@ test("--log-format json: one object a line, with wait and hold in seconds", asyn
     .split("\n")
     .map((line) => JSON.parse(line));
   expect(told.map(({ event }) => event)).toEqual(["waiting", "acquired", "released"]);
-  expect(told[1].wait).toBeGreaterThan(0);
+  expect(told[1].waitSeconds).toBeGreaterThan(0);
   expect(await exclusive(["run", "-q", "--log-format", "json", "t", "true"], { dir })).toMatchObject({
     stderr: "",
   });

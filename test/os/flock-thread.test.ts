@@ -205,14 +205,14 @@ test.if(linux)(
         const events = stderr
           .trim()
           .split("\n")
-          .map((line) => JSON.parse(line) as { event: string; wait: number });
+          .map((line) => JSON.parse(line) as { event: string; waitSeconds: number });
         if (status === 0) expect(ran).toBe(1);
         else {
           expect({ status, ran }).toEqual({ status: 75, ran: 0 });
-          const { event, wait } = events.at(-1)!;
+          const { event, waitSeconds } = events.at(-1)!;
           expect(event).toBe("refused");
-          expect(wait).toBeGreaterThanOrEqual(timeout);
-          expect(wait).toBeLessThan(timeout + 5); // 0.1 on a machine that has nothing else to do: see bench/
+          expect(waitSeconds).toBeGreaterThanOrEqual(timeout);
+          expect(waitSeconds).toBeLessThan(timeout + 5); // 0.1 on a machine that has nothing else to do: see bench/
         }
       }
       expect(readFileSync(log, "utf8")).not.toContain("two at once");

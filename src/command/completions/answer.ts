@@ -92,8 +92,8 @@ async function operandCandidates(args: Record<string, Arg>, before: Before): Pro
   const [first, second] = before.operands;
   if (first !== undefined && !wrapsCommand(args)) return [];
   if (first !== undefined) return [`:command ${first.at + (second?.word === "--" ? 2 : 1)}`];
-  const hint = operandsOf(args)[0] ?? "";
-  return hint === "NAME" ? lockNames(before.values.dir) : valuesOfHint(hint.replace(/[[\]]/g, ""), "");
+  const hint = (operandsOf(args)[0] ?? "").replace(/[[\]]/g, "");
+  return hint === "NAME" ? lockNames(before.values.dir) : valuesOfHint(hint, "");
 }
 
 /** Names of existing locks, except those that are not safe on a terminal. */

@@ -27,10 +27,10 @@ export function showWaiting(
   timeout: Duration | undefined,
   log: EventLog,
 ): Disposable {
-  if (log.verbosity.quiet) return { [Symbol.dispose]() {} };
+  if (log.verbosity.quiet && !log.records) return { [Symbol.dispose]() {} };
   const begun = performance.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
-  const live = !log.verbosity.json && isTerminal(2);
+  const live = !log.verbosity.json && !log.verbosity.quiet && isTerminal(2);
   /** Null while the lock is free; undefined where the holder is not known. */
   let holder: Holder | null | undefined;
   let timer: Timer | undefined;
@@ -44,7 +44,8 @@ export function showWaiting(
     return `waiting for '${printable(lock.name)}', waited ${humanDuration(performance.now() - begun)}${left}; ${held}`;
   };
   const show = () => {
-    if (!live) return log.tell("waiting", { wait: log.elapsed, holder }, line);
+    if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);
+    if (restore === undefined) log.record("waiting", { waitSeconds: log.elapsed, holder });
     restore ??= eraseBeforeDeath();
     // A line that wraps could not be erased.
     write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, windowSize(2).columns - 1));

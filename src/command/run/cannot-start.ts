@@ -4,10 +4,21 @@ import { errorText } from "../../os/errors.ts";
 import type { Code } from "../../os/libc.ts";
 import { canStartProcesses } from "../../os/spawn.ts";
 import { CommandError, EXIT } from "../cli/exit-status.ts";
+import type { EventLog } from "../output/event-log.ts";
 
 /** @param failure the code of posix_spawnp(3) or execvp(3) */
 export function cannotStart(command: string, failure: Code): CommandError {
   const ours = isScarcity(failure) || (failure === "EPERM" && !canStartProcesses());
   const status = ours ? EXIT.CANNOT_RUN : failure === "ENOENT" ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
   return new CommandError(`cannot run ${printable(command)}: ${errorText(failure)}`, status);
+}
+
+/** Records the run of a command that could not be started: it held the lock, and ended with a status. */
+export function recordFailedStart(
+  error: unknown,
+  times: { waitSeconds: number; holdSeconds: number },
+  log: EventLog,
+): void {
+  if (error instanceof CommandError)
+    log.record("released", { ...times, exitCode: error.status, reason: error.message });
 }

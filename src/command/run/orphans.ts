@@ -3,6 +3,7 @@
  * unlocked. A command that was ended by a signal has not: what it leaves is the work, and the lock stays with it.
  */
 import { printable } from "../../errors.ts";
+import type { EventFields } from "../../events.ts";
 import type { Ending } from "../../os/child-process.ts";
 import { reapOthers } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
@@ -50,7 +51,7 @@ export function leaveToHeirs(lease: FileLease): number[] | undefined {
 }
 
 /** Reports that the lock stays. */
-export function tellOrphaned(log: EventLog, pids: readonly number[], details: object): void {
+export function tellOrphaned(log: EventLog, pids: readonly number[], details: EventFields["orphaned"]): void {
   const count = pids.length === 1 ? "1 process" : `${pids.length} processes`;
   log.tell("orphaned", { ...details, pids }, () => {
     const named =

@@ -29,4 +29,8 @@ export interface RunPlan {
   /** The exit status where the lock is held. */
   conflictStatus: number;
   verbosity: Verbosity;
+  /** Where events are appended. */
+  logFile?: string | undefined;
+  /** A shell command, started at each event. */
+  onEvent?: string | undefined;
 }

@@ -8,8 +8,8 @@ import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
-import type { EventLog } from "../output/event-log.ts";
-import { cannotStart } from "./cannot-start.ts";
+import { type EventLog, endingFields } from "../output/event-log.ts";
+import { cannotStart, recordFailedStart } from "./cannot-start.ts";
 import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import type { RunPlan } from "./run-plan.ts";
 import { exitLike, supervise } from "./supervise.ts";
@@ -31,21 +31,29 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
     releaseKeptSignals();
   }
   const waited = log.elapsed;
-  log.tell("acquired", { wait: waited, lockfile: lease.location }, () => {
+  log.tell("acquired", { waitSeconds: waited, lockfile: lease.location }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(lease.location)})`;
   });
+  const times = () => ({ waitSeconds: waited, holdSeconds: Number((log.elapsed - waited).toFixed(3)) });
   const seen = new Set<number>();
   let ending: Ending;
   let left: number[] | undefined;
   try {
-    ending = runCommand(plan, lease, endThreads, seen);
+    const started = (pid?: number) => {
+      log.commandPid = pid;
+      endThreads();
+    };
+    ending = runCommand(plan, lease, started, seen);
     if (wasAskedToEnd(ending, seen)) left = leaveToHeirs(lease);
+  } catch (error) {
+    recordFailedStart(error, times(), log);
+    throw error;
   } finally {
     releaseSync(lease);
   }
-  const hold = Number((log.elapsed - waited).toFixed(3));
-  if (left !== undefined) tellOrphaned(log, left, { hold, ...ending });
-  else log.tell("released", { hold, ...ending }, () => `released '${printable(name)}' after ${hold} s`);
+  const details = { ...times(), ...endingFields(ending) };
+  if (left !== undefined) tellOrphaned(log, left, details);
+  else log.tell("released", details, () => `released '${printable(name)}' after ${details.holdSeconds} s`);
   exitLike(ending);
 }
 
@@ -53,7 +61,12 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand(plan: RunPlan, lease: FileLease, started: () => void, seen: Set<number>): Ending {
+function runCommand(
+  plan: RunPlan,
+  lease: FileLease,
+  started: (pid?: number) => void,
+  seen: Set<number>,
+): Ending {
   const { argv, request, exec, close, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   // Without -v and JSON nothing is left to be said. An error of ours is then told by the exit status alone.
@@ -66,7 +79,7 @@ function runCommand(plan: RunPlan, lease: FileLease, started: () => void, seen: 
   }
   adoptDescendants();
   const { pid, failure, lockFd } = start(command);
-  started();
+  started(pid);
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);

@@ -34,9 +34,9 @@ import { start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { CommandError, EXIT } from "../cli/exit-status.ts";
-import type { EventLog } from "../output/event-log.ts";
+import { type EventLog, endingFields } from "../output/event-log.ts";
 import { printError } from "../output/print.ts";
-import { cannotStart } from "./cannot-start.ts";
+import { cannotStart, recordFailedStart } from "./cannot-start.ts";
 import { ChildThread } from "./child-watcher.ts";
 import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
 import { GuardianClient } from "./guardian-client.ts";
@@ -65,30 +65,32 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   const { name } = plan.request;
   const store = await openEngine(url, {
     ttl,
-    notice: (reason) => log.tell("waiting", { wait: log.elapsed, reason }, () => reason),
+    notice: (reason) => log.tell("waiting", { waitSeconds: log.elapsed, reason }, () => reason),
   });
   const main = mayWait(plan) ? await waitForLock(store, plan, log) : await acquire(store, plan.request);
   const holds = await secondHold(main, plan, url, log);
   const waited = log.elapsed;
-  log.tell("acquired", { wait: waited, lockfile: main.location, token: String(main.token) }, () => {
+  log.tell("acquired", { waitSeconds: waited, lockfile: main.location, token: String(main.token) }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
   });
   const { ending, lost, refused } = await runCommand(plan, holds, log);
   await holds.release();
   await store.close();
+  const held = { waitSeconds: waited, holdSeconds: Math.round((log.elapsed - waited) * 1000) / 1000 };
   if (ending instanceof CommandError) {
+    recordFailedStart(ending, held, log);
     printError(ending.message);
     return exit(ending.status); // at once: no thread of this process has to end in order
   }
-  const details = { hold: Math.round((log.elapsed - waited) * 1000) / 1000, ...ending };
+  const details = { ...held, ...endingFields(ending) };
   if (lost !== undefined) {
-    log.tell("lost", { ...details, reason: lost, refused }, () => {
+    log.tell("lost", { ...details, reason: lost, left: refused }, () => {
       const rest = refused ? `, but pid ${refused.join(", ")} ended by itself` : "";
       return `${lost}: the command was stopped${rest}`;
     });
     return exit(EXIT.SOFTWARE);
   }
-  log.tell("released", details, () => `released '${printable(name)}' after ${details.hold.toFixed(3)} s`);
+  log.tell("released", details, () => `released '${printable(name)}' after ${held.holdSeconds.toFixed(3)} s`);
   return exitLike(ending);
 }
 
@@ -157,6 +159,7 @@ async function runCommand({ argv }: RunPlan, holds: Holds, log: EventLog): Promi
   close(lockFd);
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
+  log.commandPid = pid;
   main.recordCommand(pid);
   const heirs = () => (marker.id === undefined ? [] : processesWith(marker.id));
   const tree = new ProcessTree({ command: pid, wrapper: process.pid, except: [guardian.pid], heirs, mark });
@@ -228,7 +231,7 @@ class LeasedRun {
       if (left.length === 0) return;
       if (told || clock() - from < DYING_MS) continue;
       told = true;
-      tellOrphaned(this.log, left, { ...ending });
+      tellOrphaned(this.log, left, endingFields(ending));
     }
   }
 }

@@ -7,6 +7,7 @@ import { TempDir } from "../../support/temp-dir.ts";
 const given = process.env.EXCLUSIVE_STORE;
 beforeEach(() => {
   delete process.env.EXCLUSIVE_STORE;
+  delete process.env.EXCLUSIVE_LOG_FILE;
 });
 afterAll(() => {
   if (given === undefined) delete process.env.EXCLUSIVE_STORE;
@@ -47,6 +48,7 @@ describe("a plan", () => {
       conflictStatus: 3,
       verbosity: { quiet: true, verbose: true, json: true },
     });
+    expect(planOf("--log-file", "/l", "--on-event", "x")).toMatchObject({ logFile: "/l", onEvent: "x" });
     expect(planOf("--slots", "3").request).toMatchObject({ mode: "exclusive", slots: 3 });
     expect(planOf("--file", "/f").store).toMatchObject({ file: "/f" });
   });
