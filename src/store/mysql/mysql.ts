@@ -10,22 +10,20 @@
  * lock. So a row without a session shows that a session has ended in another way.
  */
 import { type HolderRecord, newRecord } from "../../holder.ts";
-import { isSecondHoldName, secondHoldName } from "../../name.ts";
+import { secondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
 import { pause, TimedLease } from "../lease.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
+import { sweep, waitOutEarlierHolders } from "./earlier-holders.ts";
 import {
   CREATE_TABLE,
   holderIn,
-  isGone,
   keyIn,
   keyOf,
   type LockRow,
-  literal,
   NEWEST_FIRST,
-  NOW,
   nameIn,
   ROWS,
   recordLiteral,
@@ -44,9 +42,8 @@ const SLICE_SECONDS = 10;
 /** How often, and after which pause, `tryAcquire` asks again for a lock that is held without a row. */
 const RETRIES = 10;
 const RETRY_MS = 10;
-/** Rows of vanished holders are looked for at each token that is a multiple of this, and kept for a day. */
+/** Rows of vanished holders are looked for at each token that is a multiple of this. */
 const SWEEP_TOKENS = 100n;
-const KEPT_MS = 86_400_000;
 
 /** Opens the store. It connects with the first request. */
 export async function open(url: StoreUrl, options: EngineOptions): Promise<Store<TimedLease>> {
@@ -229,9 +226,15 @@ class MysqlStore implements Store<TimedLease> {
     rows: LockRow[],
     signal: AbortSignal | undefined,
   ): Promise<TimedLease> {
-    const { ttl } = this.options;
+    const { ttl, notice } = this.options;
     const key = keyOf(session.database, name);
-    const over = await this.#waitOutEarlierHolders(session, name, rows, signal);
+    const over = await waitOutEarlierHolders(
+      session,
+      name,
+      rows,
+      { ttl, location: this.url.redacted, notice },
+      signal,
+    );
     record.acquired = new Date().toISOString();
     const alive = `SELECT IS_USED_LOCK('${key}') = CONNECTION_ID() AND CONNECTION_ID() = ${session.id}
       AND @@global.read_only = 0 AS mine`;
@@ -284,69 +287,6 @@ class MysqlStore implements Store<TimedLease> {
     if (session.closed.aborted) throw session.closed.reason;
     return lease;
   }
-
-  /**
-   * Waits until no earlier holder can still be running: after a restart, after the database has moved to another server,
-   * and when both holds of the lock have ended without a release.
-   * @returns the tokens of rows that say nothing any more
-   */
-  async #waitOutEarlierHolders(
-    session: Session,
-    name: string,
-    rows: LockRow[],
-    signal: AbortSignal | undefined,
-  ): Promise<string[]> {
-    const { ttl, notice } = this.options;
-    const key = keyOf(session.database, name);
-    const over = rows.filter((row) => row.key !== "" && (row.key === key || row.owner === null));
-    const own = over.filter((row) => row.key === key);
-    // The main hold comes first, so a second hold with a row ended after the main one, or with it.
-    const both = own.length > 0 && (isSecondHoldName(name) || over.length > own.length);
-    const vanished = both && !over.every(isGone) ? over : [];
-    const tokens = over.map(({ token }) => String(token));
-    const left = Math.max(
-      ttl - Math.max(0, clock() - session.started),
-      await this.#leftSinceMove(session, rows),
-      ...vanished.map(({ since }) => ttl - Math.max(0, since ?? 0)),
-    );
-    if (left <= 0) return tokens;
-    if (vanished.length > 0)
-      await session.query(
-        `UPDATE ${TABLE} SET ended = ${NOW} WHERE ended IS NULL AND token IN (${tokens.join()})`,
-      );
-    notice(
-      `${this.url.redacted} has ended sessions a moment ago: waiting ${Math.ceil(left / 1000)} s for a holder of before to stop`,
-    );
-    await pause(left, signal);
-    return tokens;
-  }
-
-  /** The rest of one lease since the database moved to this server, in milliseconds. */
-  async #leftSinceMove(session: Session, rows: LockRow[]): Promise<number> {
-    const { ttl } = this.options;
-    const last = rows.find((row) => row.key === "");
-    const server = new TextEncoder().encode(session.server);
-    if (last !== undefined && Buffer.compare(last.record, server) === 0)
-      return ttl - Math.max(0, last.since ?? ttl);
-    // A table without that row is new.
-    const since = last === undefined ? "0" : NOW;
-    const { lastInsertRowid } = await session.query(
-      `INSERT INTO ${TABLE} (lock_key, connection_id, ended, record) VALUES ('', 0, ${since}, ${literal(server)})`,
-    );
-    await session.query(`DELETE FROM ${TABLE} WHERE lock_key = '' AND token < ${lastInsertRowid}`);
-    return last === undefined ? 0 : ttl;
-  }
-}
-
-/** Deletes rows whose session ended a day ago, and marks those whose session has ended since. */
-async function sweep(session: Session): Promise<void> {
-  const rows = await session.query(`SELECT token, ended < ${NOW} - ${KEPT_MS} AS old FROM ${TABLE}
-    WHERE lock_key <> '' AND IS_USED_LOCK(lock_key) IS NULL AND (ended IS NULL OR ended < ${NOW} - ${KEPT_MS})`);
-  const tokens = (old: boolean) => rows.filter((row) => (row.old === 1) === old).map(({ token }) => token);
-  const [fresh, old] = [tokens(false), tokens(true)];
-  if (fresh.length > 0)
-    await session.query(`UPDATE ${TABLE} SET ended = ${NOW} WHERE token IN (${fresh.join()})`);
-  if (old.length > 0) await session.query(`DELETE FROM ${TABLE} WHERE token IN (${old.join()})`);
 }
 
 function refuseShared({ mode }: Request): void {

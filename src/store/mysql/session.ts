@@ -120,13 +120,16 @@ export class Session {
         signal,
       )
     ).slice(-3) as [Row[], Row[], Row[]];
+    // The server's own answers are complete.
+    if (variables.length === 0 || status.length === 0) throw pooled(this.url);
     const values = new Map(variables.map((row) => [String(row.Variable_name), String(row.Value)]));
     const refusal = refusalOf(values);
     if (refusal !== undefined) throw new StoreError(`${this.url.redacted} ${refusal}`);
     this.id = who[0]!.id as number;
     this.#user = who[0]!.user as string;
     this.database = who[0]!.name as string;
-    this.started = asked - 1000 * Number(status[0]!.Value);
+    // The server subtracts whole seconds, so the difference may be one too many.
+    this.started = asked - 1000 * (Number(status[0]!.Value) - 1);
     this.server = ["hostname", "port", "server_id", "server_uuid", "server_uid"]
       .map((name) => values.get(name) ?? "")
       .join(" ");
