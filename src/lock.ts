@@ -42,7 +42,7 @@ export interface LockOptions {
   /** When the lock is held: print that on stderr and exit with status 1. */
   die?: boolean | undefined;
   /**
-   * Where the lock lives, if not in a file of this machine: `postgres://…`, `redis://…`, `etcd://…` (see `openStore`),
+   * Where the lock lives, if not in a file of this machine: `postgres://…`, `mysql://…`, `redis://…`, `etcd://…` (see `openStore`),
    * or an open store. A remote store needs `acquire()` and `await using`: the synchronous methods throw a `TypeError`.
    */
   store?: string | Store | undefined;

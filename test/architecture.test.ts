@@ -12,6 +12,7 @@ const PARTS = {
   record: /^src\/(name|holder|events)\.ts$/,
   "store/file": /^src\/store\/file\//,
   "store/postgres": /^src\/store\/postgres\//,
+  "store/mysql": /^src\/store\/mysql\//,
   "store/redis": /^src\/store\/redis\//,
   "store/etcd": /^src\/store\/etcd\//,
   store: /^src\/store\/[^/]+$/,
@@ -57,9 +58,10 @@ const MAY_USE: Record<Part, readonly Part[]> = {
   record: ["os", "base"],
   "store/file": ["store", ...BELOW_STORE],
   "store/postgres": ["store", ...BELOW_STORE],
+  "store/mysql": ["store", ...BELOW_STORE],
   "store/redis": ["store", ...BELOW_STORE],
   "store/etcd": ["store", ...BELOW_STORE],
-  store: ["store/file", "store/postgres", "store/redis", "store/etcd", ...BELOW_STORE],
+  store: ["store/file", "store/postgres", "store/mysql", "store/redis", "store/etcd", ...BELOW_STORE],
   lock: ["logger", ...BELOW_LOCK],
   logger: ["base"],
   index: LIBRARY,
@@ -80,7 +82,7 @@ const MAY_USE: Record<Part, readonly Part[]> = {
 /** These import nothing at all of `src/`, not even one another. */
 const ALONE: readonly Part[] = ["base"];
 /** Loaded when its URL is used, never before. */
-const LAZY: readonly Part[] = ["store/postgres", "store/redis", "store/etcd"];
+const LAZY: readonly Part[] = ["store/postgres", "store/mysql", "store/redis", "store/etcd"];
 /** The packages, and the files that may import them. What is of the runtime is free, but for bun:ffi. */
 const PACKAGES: Record<string, RegExp> = {
   "bun:ffi": PARTS.os,

@@ -20,6 +20,8 @@ export interface StoreOptions {
 const ENGINES: Record<string, () => Promise<Engine>> = {
   postgres: () => import("./postgres/postgres.ts"),
   postgresql: () => import("./postgres/postgres.ts"),
+  mysql: () => import("./mysql/mysql.ts"),
+  mariadb: () => import("./mysql/mysql.ts"),
   redis: () => import("./redis/redis.ts"),
   rediss: () => import("./redis/redis.ts"),
   etcd: () => import("./etcd/etcd.ts"),
@@ -54,8 +56,8 @@ export function directoryOf(url: string): string | undefined {
 
 /**
  * Opens a store. In a remote store every lock is held twice, so that one fault cannot let two processes in.
- * @param url `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` with TLS, `postgres://…`, `etcd://…`,
- *   `etcds://…` with TLS, or `file:///DIR`
+ * @param url `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` with TLS, `postgres://…`,
+ *   `mysql://…` or `mariadb://…`, `etcd://…`, `etcds://…` with TLS, or `file:///DIR`
  * @throws {TypeError} for a malformed URL, or one of another scheme
  * @throws {RangeError} for a `ttl` that is not a duration from 1 second to 1 day
  * @throws {StoreError} when the server is unreachable or refuses the connection

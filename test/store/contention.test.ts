@@ -1,6 +1,15 @@
 /** Twenty processes and one lock, on each store. `CONTEND_SECONDS=30` is the long form. */
 import { expect, test } from "bun:test";
-import { hasEtcd, hasPostgres, hasRedis, startEtcd, startPostgres, startRedis } from "../support/servers.ts";
+import {
+  hasEtcd,
+  hasMariadb,
+  hasPostgres,
+  hasRedis,
+  startEtcd,
+  startMariadb,
+  startPostgres,
+  startRedis,
+} from "../support/servers.ts";
 import { contend } from "./contention.ts";
 import type { Subject } from "./suite.ts";
 
@@ -15,6 +24,7 @@ interface Case {
 
 const cases: Record<string, Case> = {
   postgres: { there: hasPostgres, start: startPostgres, killEvery: 300 },
+  mysql: { there: hasMariadb, start: startMariadb, killEvery: 300 },
   redis: { there: hasRedis, start: startRedis, killEvery: 1500 },
   etcd: { there: hasEtcd, start: startEtcd, killEvery: 1500 },
 };

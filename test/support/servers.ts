@@ -199,6 +199,69 @@ export async function startPostgres(options?: PostgresOptions): Promise<Postgres
   return server;
 }
 
+export const hasMariadb = (): boolean => required("/usr/sbin/mariadbd", "mariadb-server");
+
+export interface MariadbOptions {
+  /** Additional arguments of mariadbd. */
+  args?: string[];
+}
+
+/** A real MariaDB, with a user `app` that has the rights of its database, and no others. */
+export class MariadbServer extends ServerProcess {
+  readonly #data = this.dir.file("data");
+  readonly #socket = this.dir.file("socket");
+  /** MariaDB refuses to run as root unless it is told to. */
+  readonly #as = process.getuid?.() === 0 ? ["--user=root"] : [];
+  #made = false;
+
+  constructor(private readonly options: MariadbOptions = {}) {
+    super();
+  }
+  get url(): string {
+    return `mysql://app:secret%2Fword@127.0.0.1:${this.port}/app`;
+  }
+  protected argv(): string[] {
+    const where = [`--datadir=${this.#data}`, `--socket=${this.#socket}`, `--port=${this.port}`];
+    const settings = ["--bind-address=127.0.0.1", "--max-connections=200", "--innodb-buffer-pool-size=16M"];
+    const args = [...this.#as, ...where, ...settings, ...(this.options.args ?? [])];
+    return ["/usr/sbin/mariadbd", "--no-defaults", ...args];
+  }
+  protected async answers(): Promise<boolean> {
+    return this.admin("SELECT 1").then(
+      () => true,
+      () => false,
+    );
+  }
+  override async start(): Promise<void> {
+    if (!this.#made) await this.#make();
+    await super.start();
+    if (this.#made) return;
+    await this.admin("CREATE DATABASE app");
+    await this.admin("CREATE USER app@'%' IDENTIFIED BY 'secret/word'");
+    await this.admin("GRANT ALL ON app.* TO app@'%'");
+    this.#made = true;
+  }
+  async #make(): Promise<void> {
+    const args = ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"];
+    const make = ["mariadb-install-db", ...args, ...this.#as, `--datadir=${this.#data}`];
+    const { status, stdout, stderr } = await command(make);
+    if (status !== 0) throw new Error(`mariadb-install-db: ${stdout}${stderr}`);
+  }
+  /** The rows of a statement that the superuser runs. */
+  async admin(statement: string, database = "mysql"): Promise<Record<string, unknown>[]> {
+    const url = `mysql://root@localhost/${database}`;
+    await using sql = new SQL({ url, adapter: "mysql", database, path: this.#socket, max: 1 });
+    return await sql.unsafe(statement);
+  }
+}
+
+/** Starts a MariaDB. */
+export async function startMariadb(options?: MariadbOptions): Promise<MariadbServer> {
+  const server = new MariadbServer(options);
+  await server.start();
+  return server;
+}
+
 export const hasEtcd = (): boolean => required("etcd", "etcd-server");
 
 export interface EtcdOptions {

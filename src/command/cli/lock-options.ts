@@ -15,7 +15,7 @@ export const STORE = defineArgs({
   store: {
     type: "string",
     valueHint: "URL",
-    description: "lock in redis://…, postgres://… or etcd://…",
+    description: "lock in redis://…, postgres://…, mysql://… or etcd://…",
   },
   "store-file": {
     type: "string",

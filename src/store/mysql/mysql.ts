@@ -1,0 +1,294 @@
+/**
+ * Locks in MySQL and MariaDB: `GET_LOCK`, each on its own connection.
+ *
+ * The session is the lock: it ends with the connection, and in no other way (MySQL manual, Locking Functions). A client
+ * cannot see that the server has given up its connection. So each lock also has a deadline here: a heartbeat that is
+ * not answered within the lease means that the lock is lost. The server ends the session of a client that is silent for
+ * longer than that.
+ *
+ * A row in a table has the fencing token and the holder's record. An orderly release deletes the row before it frees the
+ * lock. So a row without a session shows that a session has ended in another way.
+ */
+import { type HolderRecord, newRecord } from "../../holder.ts";
+import { secondHoldName } from "../../name.ts";
+import { clock } from "../../os/clock.ts";
+import { type EngineOptions, lockStatus } from "../engine.ts";
+import { pause, TimedLease } from "../lease.ts";
+import type { LockStatus, Request, Store } from "../store.ts";
+import type { StoreUrl } from "../store-url.ts";
+import { sweep, waitOutEarlierHolders } from "./earlier-holders.ts";
+import {
+  CREATE_TABLE,
+  holderIn,
+  keyIn,
+  keyOf,
+  type LockRow,
+  NEWEST_FIRST,
+  nameIn,
+  ROWS,
+  recordLiteral,
+  rowOfOwner,
+  TABLE,
+} from "./lock-table.ts";
+import { databaseOf, isMissingTable, isTransient, message, pooled, Session } from "./session.ts";
+
+/** A waiter whose session has ended pauses this long before it reconnects. */
+const RECONNECT_MS = 1000;
+/**
+ * How long one statement waits in the server's queue, in seconds. Its answer shows that the server is alive; but the
+ * next statement begins at the end of the queue.
+ */
+const SLICE_SECONDS = 10;
+/** How often, and after which pause, `tryAcquire` asks again for a lock that is held without a row. */
+const RETRIES = 10;
+const RETRY_MS = 10;
+/** Rows of vanished holders are looked for at each token that is a multiple of this. */
+const SWEEP_TOKENS = 100n;
+
+/** Opens the store. It connects with the first request. */
+export async function open(url: StoreUrl, options: EngineOptions): Promise<Store<TimedLease>> {
+  return new MysqlStore(url, options);
+}
+
+class MysqlStore implements Store<TimedLease> {
+  readonly #sessions = new Set<Session>();
+  readonly #leases = new Set<TimedLease>();
+  #closed = false;
+
+  constructor(
+    private readonly url: StoreUrl,
+    private readonly options: EngineOptions,
+  ) {
+    if (!URL.canParse(url.url)) throw new TypeError(`not a URL: ${url.redacted}`);
+    if (databaseOf(new URL(url.url)) === undefined)
+      throw new TypeError(`${url.redacted} has no database: ${url.scheme}://USER:PASSWORD@HOST/DATABASE`);
+  }
+
+  location(_name: string): string {
+    return this.url.redacted;
+  }
+
+  async tryAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease | undefined> {
+    refuseShared(request);
+    const session = await this.#open();
+    try {
+      const key = keyOf(session.database, request.name);
+      // `waitFree`, or a waiter that has just gone, may hold the lock for a moment. Neither writes a row.
+      for (let tries = 0; ; tries++) {
+        const record = newRecord(request);
+        const [got, rows] = await this.#getLock(session, request.name, 0);
+        if (got) return await this.#confirmOwnership(session, request.name, record, rows, signal);
+        const ofLock = rows.filter((row) => row.key === key);
+        if (rowOfOwner(ofLock) !== undefined || tries >= RETRIES) break;
+        await pause(RETRY_MS);
+      }
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+    await session.close();
+    return undefined;
+  }
+
+  async waitAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease> {
+    refuseShared(request);
+    let announced = false;
+    for (;;) {
+      let session: Session | undefined;
+      try {
+        session = await this.#open(signal);
+        for (;;) {
+          const [got, rows] = await this.#getLock(session, request.name, SLICE_SECONDS, signal);
+          announced = false;
+          if (got)
+            return await this.#confirmOwnership(session, request.name, newRecord(request), rows, signal);
+        }
+      } catch (error) {
+        await session?.close();
+        signal?.throwIfAborted();
+        if (this.#closed || !isTransient(error)) throw error;
+        if (!announced) this.options.notice(`${message(error)}; trying again`);
+        announced = true;
+        await pause(RECONNECT_MS, signal);
+      }
+    }
+  }
+
+  /**
+   * Waits in the server's queue. MySQL cannot wait without acquiring, so this holds the lock for the length of one
+   * statement. A `tryAcquire` that fails in that moment retries.
+   */
+  async waitFree(name: string, signal?: AbortSignal): Promise<void> {
+    const session = await this.#open(signal);
+    try {
+      const key = keyOf(session.database, name);
+      const release = `DO RELEASE_LOCK('${key}')`;
+      while (!(await session.getLock(key, SLICE_SECONDS, release, signal))[0]);
+    } finally {
+      await session.close();
+    }
+  }
+
+  async status(name: string): Promise<LockStatus> {
+    const session = await this.#open();
+    try {
+      const key = keyOf(session.database, name);
+      const [row] = await session.query(`SELECT IS_USED_LOCK('${key}') AS owner`);
+      if (row!.owner === null) return lockStatus(name, this.location(name), []);
+      const written = rowOfOwner(await this.#rows(session, `WHERE lock_key = '${key}'`));
+      const holder = written === undefined ? {} : holderIn(written);
+      return lockStatus(name, this.location(name), [holder], (await this.#waiters(session))?.get(key) ?? 0);
+    } finally {
+      await session.close();
+    }
+  }
+
+  async list(): Promise<LockStatus[]> {
+    const session = await this.#open();
+    try {
+      const byKey = Map.groupBy(await this.#rows(session), ({ key }) => key);
+      const waiters = await this.#waiters(session);
+      const all: LockStatus[] = [];
+      for (const [key, rows] of byKey) {
+        const row = rowOfOwner(rows);
+        const name = row && nameIn(row);
+        if (row === undefined || name === undefined || keyOf(session.database, name) !== key) continue;
+        all.push(lockStatus(name, this.location(name), [holderIn(row)], waiters && (waiters.get(key) ?? 0)));
+      }
+      return all;
+    } finally {
+      await session.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(Array.from(this.#leases, (lease) => lease.release()));
+    await Promise.all(Array.from(this.#sessions, (session) => session.close()));
+  }
+
+  async #open(signal?: AbortSignal): Promise<Session> {
+    const session = await Session.open(this.url, this.options.ttl, signal);
+    this.#sessions.add(session);
+    session.closed.addEventListener("abort", () => this.#sessions.delete(session), { once: true });
+    if (this.#closed) await session.close();
+    return session;
+  }
+
+  /** Asks for a lock. Returns whether it was got, and the rows of both holds, with that of the server. */
+  async #getLock(
+    session: Session,
+    name: string,
+    wait: number,
+    signal?: AbortSignal,
+  ): Promise<[boolean, LockRow[]]> {
+    const [key, second] = [name, secondHoldName(name)].map((name) => keyOf(session.database, name));
+    const next = `${ROWS} WHERE lock_key IN ('', '${key}', '${second}') ${NEWEST_FIRST}`;
+    const ask = () => session.getLock<LockRow>(key!, wait, next, signal);
+    return ask().catch(async (error: unknown) => {
+      if (!isMissingTable(error)) throw error;
+      await session.query(CREATE_TABLE, signal);
+      return ask();
+    });
+  }
+
+  async #rows(session: Session, where = ""): Promise<LockRow[]> {
+    try {
+      return (await session.query(`${ROWS} ${where} ${NEWEST_FIRST}`)) as unknown as LockRow[];
+    } catch (error) {
+      if (isMissingTable(error)) return [];
+      throw error;
+    }
+  }
+
+  /** The number of waiters by key, as far as this user may see them; undefined where the server does not tell. */
+  async #waiters(session: Session): Promise<Map<string, number> | undefined> {
+    const query =
+      "SELECT INFO AS statement FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT GET\\_LOCK(%'";
+    const rows = await session.query(query).catch(() => undefined);
+    const counts = new Map<string, number>();
+    for (const { statement } of rows ?? []) {
+      const key = keyIn(String(statement));
+      if (key !== undefined) counts.set(key, (counts.get(key) ?? 0) + 1);
+    }
+    return rows && counts;
+  }
+
+  /**
+   * Makes a lease of the lock that this session has taken: waits out an earlier holder that may still be running, and
+   * obtains a fencing token.
+   * @param rows of both holds and of the server, as they were when the lock was taken
+   */
+  async #confirmOwnership(
+    session: Session,
+    name: string,
+    record: HolderRecord,
+    rows: LockRow[],
+    signal: AbortSignal | undefined,
+  ): Promise<TimedLease> {
+    const { ttl, notice } = this.options;
+    const key = keyOf(session.database, name);
+    const over = await waitOutEarlierHolders(
+      session,
+      name,
+      rows,
+      { ttl, location: this.url.redacted, notice },
+      signal,
+    );
+    record.acquired = new Date().toISOString();
+    const alive = `SELECT IS_USED_LOCK('${key}') = CONNECTION_ID() AND CONNECTION_ID() = ${session.id}
+      AND @@global.read_only = 0 AS mine`;
+    const sent = clock();
+    const results = await session.batch([
+      ...(over.length === 0 ? [] : [`DELETE FROM ${TABLE} WHERE token IN (${over.join()})`]),
+      `INSERT INTO ${TABLE} (lock_key, connection_id, record)
+         VALUES ('${key}', ${session.id}, ${recordLiteral(name, record)})`,
+      alive,
+    ]);
+    if (results.at(-1)![0]!.mine !== 1) throw pooled(this.url);
+    const token = BigInt(results.at(-2)!.lastInsertRowid!);
+    if (token % SWEEP_TOKENS === 0n) await sweep(session).catch(() => {});
+    let published = true;
+    const publish = async () => {
+      published = false;
+      await session.query(
+        `UPDATE ${TABLE} SET record = ${recordLiteral(name, record)} WHERE token = ${token}`,
+      );
+      published = true;
+    };
+    const lease: TimedLease = new TimedLease({
+      name,
+      location: this.location(name),
+      token,
+      ttl,
+      sent,
+      async renew() {
+        const [row] = await session.query(alive);
+        if (!published) publish().catch(() => {});
+        return row!.mine === 1;
+      },
+      release: async () => {
+        this.#leases.delete(lease);
+        // The row first: after the other order, the next holder would find it.
+        const statements = [`DELETE FROM ${TABLE} WHERE token = ${token}`, `DO RELEASE_LOCK('${key}')`];
+        await session.batch(statements).finally(() => session.close());
+      },
+      recordCommand(pid) {
+        record.command = pid;
+        publish().catch(() => {}); // the next renewal tries again
+      },
+    });
+    this.#leases.add(lease);
+    const ended = () => {
+      this.#leases.delete(lease);
+      lease.lose(message(session.closed.reason));
+    };
+    session.closed.addEventListener("abort", ended, { once: true });
+    if (session.closed.aborted) throw session.closed.reason;
+    return lease;
+  }
+}
+
+function refuseShared({ mode }: Request): void {
+  if (mode === "shared") throw new TypeError("a lock in MySQL cannot be shared: GET_LOCK has no readers");
+}
