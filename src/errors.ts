@@ -101,6 +101,13 @@ export class LockFileError extends Error {
 export class StoreError extends Error {
   override readonly name = "StoreError";
   readonly code = "ESTORE";
+  /** True when the same request may succeed later: the server is away, or may have forgotten a holder. */
+  readonly temporary: boolean;
+
+  constructor(message: string, { temporary = false, cause }: { temporary?: boolean; cause?: unknown } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.temporary = temporary;
+  }
 }
 
 /** Text of unknown origin made fit for a terminal: control characters and the like as `\xNN` or `\u{…}`. */
