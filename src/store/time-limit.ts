@@ -47,3 +47,19 @@ export function pause(milliseconds: number, signal?: AbortSignal): Promise<void>
   const done = signal === undefined ? sleep.promise : within(signal, sleep.promise);
   return done.finally(() => clearTimeout(timer));
 }
+
+/** Sleeps like `pause`, but no longer than until the promise is resolved, where there is one. */
+export async function pauseUnless(
+  done: Promise<void> | undefined,
+  milliseconds: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const wake = new AbortController();
+  const sleep = pause(milliseconds, AbortSignal.any([signal, wake.signal]));
+  try {
+    await Promise.race(done === undefined ? [sleep] : [sleep, done]);
+  } finally {
+    wake.abort();
+    sleep.catch(() => {});
+  }
+}
