@@ -1,5 +1,7 @@
 /** Finds out why there is no connection to Redis. Bun's client says only that it was closed. */
 
+import { openSocket, type Tls } from "../socket.ts";
+
 /** A reason, and whether another attempt may succeed. */
 interface Reason {
   text: string;
@@ -12,13 +14,16 @@ const refused = (text: string): Reason => ({ text, temporary: false });
 /** Connects as the client does, and reads the server's own words. */
 export async function whyNoConnection(
   { protocol, hostname, port, username, password }: URL,
-  tls: { ca: Bun.BunFile } | undefined,
+  tls: Tls | undefined,
   limit: number,
 ): Promise<Reason> {
   const secure = protocol === "rediss:";
   const host = hostname.replace(/^\[|\]$/g, "");
   const answer = Promise.withResolvers<Reason>();
-  const timer = setTimeout(() => answer.resolve(away("no answer")), limit);
+  const timer = setTimeout(
+    () => answer.resolve(away(secure ? "no answer (if it has no TLS: redis://)" : "no answer")),
+    limit,
+  );
   const command = (...words: string[]) =>
     `*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join("")}`;
   const user = decodeURIComponent(username);
@@ -27,35 +32,25 @@ export async function whyNoConnection(
   const silent = secure
     ? away("it closed the connection")
     : away("it closed the connection without an answer (if it wants TLS: rediss://)");
-  const untrusted = (error: Error | null) => {
-    if (error) answer.resolve(refused(`no TLS with it: ${error.message}`));
-  };
-  const connecting = Bun.connect({
-    hostname: host,
-    port: Number(port || 6379),
-    ...(secure && { tls: { ...tls, rejectUnauthorized: true, serverName: host } }),
-    socket: {
-      open: (opened) => void (secure || opened.write(login + command("PING"))),
-      handshake: (opened, _, error) => {
-        untrusted(error as Error | null);
-        opened.write(login + command("PING"));
-      },
-      data: (_, bytes) => answer.resolve(reasonOf(bytes.toString("latin1"))),
-      error: (_, error) =>
-        answer.resolve(secure ? refused(`no TLS with it: ${error.message}`) : away(error.message)),
-      close: () => answer.resolve(silent),
-    },
+  // The password is sent to a server with a good certificate only: openSocket checks it.
+  const connecting = openSocket(host, Number(port || 6379), secure ? (tls ?? {}) : undefined, () => {
+    connecting.then((socket) => socket.write(login + command("PING")));
   });
-  connecting.catch((error: Error & { code?: string }) => {
+  const failed = (error: Error & { code?: string }) => {
     const { code, message } = error;
-    const unknown = /ENOTFOUND|DNS|getaddrinfo/i.test(`${code} ${message}`);
-    answer.resolve(
-      away(code === "ECONNREFUSED" ? "connection refused" : unknown ? `unknown host '${host}'` : message),
-    );
-  });
+    if (code === "ECONNREFUSED") answer.resolve(away("connection refused"));
+    else if (code === "ENOTFOUND" || code === "EAI_AGAIN") answer.resolve(away(`unknown host '${host}'`));
+    else answer.resolve(secure ? refused(`no TLS with it: ${message}`) : away(message));
+  };
+  connecting
+    .then((socket) => {
+      socket.on("data", (bytes) => answer.resolve(reasonOf(bytes.toString("latin1"))));
+      socket.on("error", failed).on("close", () => answer.resolve(silent));
+    })
+    .catch(failed);
   const reason = await answer.promise;
   clearTimeout(timer);
-  connecting.then((socket) => socket.terminate()).catch(() => {});
+  connecting.then((socket) => socket.destroy()).catch(() => {});
   return reason;
 }
 
