@@ -4,11 +4,28 @@
  * `Lock` and `exclusive run` are the callers.
  */
 import { type Duration, milliseconds } from "./duration.ts";
-import { CannotAcquireLock, EndlessWait, LockTimeout, type Refusal, WrongArgument } from "./errors.ts";
+import {
+  CannotAcquireLock,
+  EndlessWait,
+  LockTimeout,
+  type Refusal,
+  StoreError,
+  WrongArgument,
+} from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
-import type { Lease, Request, Store } from "./store/store.ts";
+import { type Lease, type Request, type Store, TimeIsUp } from "./store/store.ts";
+import { limited } from "./store/time-limit.ts";
+
+/** A refusal names the holder if the store answers within this time, in milliseconds. */
+const HOLDER_MS = 1000;
+
+/** No answer of a store; any other error is thrown again. */
+function unanswered(error: unknown): null {
+  if (error instanceof StoreError || error instanceof DOMException) return null;
+  throw error;
+}
 
 export { release, releaseAll, releaseSync, type SyncLease } from "./store/own-holds.ts";
 
@@ -106,15 +123,18 @@ export async function acquire<L extends Lease>(
   const given = options.timeout === undefined ? undefined : milliseconds(options.timeout);
   const waits = options.wait || (given !== undefined && given > 0);
   const timeout = given === Number.POSITIVE_INFINITY ? undefined : given;
-  const deadline = timeout === undefined ? undefined : timeoutSignal(timeout);
-  const giveUp = AbortSignal.any([signal, deadline].filter((signal) => signal !== undefined));
+  using deadline = timeout === undefined ? undefined : new Deadline(timeout);
+  const giveUp = AbortSignal.any([signal, deadline?.signal].filter((signal) => signal !== undefined));
   const refusal = async () => ({
     lock: request.name,
     lockfile: locationOf(store, request),
-    holder: (await holderOf(store, request)) ?? undefined,
+    holder: (await limited(HOLDER_MS, () => holderOf(store, request)).catch(unanswered)) ?? undefined,
   });
   try {
-    const lease = await tryAny(store, request, giveUp);
+    const lease = await tryAny(store, request, giveUp).catch((error: unknown) => {
+      if (waits && !giveUp.aborted && error instanceof StoreError && error.temporary) return undefined;
+      throw error;
+    });
     if (lease !== undefined) return lease;
     // What limits the wait may release the lock as well: only without a limit is it sure that nothing will.
     if (waits && timeout === undefined && signal === undefined && isHeldByUs(store, request))
@@ -125,14 +145,28 @@ export async function acquire<L extends Lease>(
     if (found === undefined) throw new CannotAcquireLock(await refusal());
     return found;
   } catch (error) {
-    if (timeout === undefined || error !== deadline?.reason) throw error;
+    if (timeout === undefined || error !== deadline?.signal.reason) throw error;
     throw new LockTimeout(await refusal(), timeout / 1000);
   }
 }
 
-/** Fires after this time. For 0 it has already fired, so that no attempt waits. */
-const timeoutSignal = (milliseconds: number): AbortSignal =>
-  milliseconds === 0 ? AbortSignal.abort() : AbortSignal.timeout(milliseconds);
+/** Fires after this time. For 0 it has already fired, so that no attempt waits. It keeps the program running. */
+class Deadline implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #timer: Timer | undefined;
+  constructor(milliseconds: number) {
+    const fire = () => this.#controller.abort(new TimeIsUp("the time is up"));
+    if (milliseconds === 0) fire();
+    // setTimeout(3) takes 31 bits; a longer wait has no limit that matters.
+    else if (milliseconds < 2 ** 31) this.#timer = setTimeout(fire, milliseconds);
+  }
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}
 
 async function tryAny<L extends Lease>(
   store: Store<L>,

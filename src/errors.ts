@@ -120,6 +120,13 @@ export class LockFileError extends Error {
 export class StoreError extends Error {
   override readonly name = "StoreError";
   readonly code = "ESTORE";
+  /** True when the same request may succeed later: the server is away, or may have forgotten a holder. */
+  readonly temporary: boolean;
+
+  constructor(message: string, { temporary = false, cause }: { temporary?: boolean; cause?: unknown } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.temporary = temporary;
+  }
 }
 
 /** An argument that a caller got wrong. The class tells it from a `TypeError` of the engine, which is a bug. */

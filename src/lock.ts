@@ -104,9 +104,9 @@ export class Lock implements Disposable, AsyncDisposable {
     return this.#lease?.lost;
   }
 
-  /** Whether this object holds the lock. */
+  /** Whether this object holds the lock: false from the moment at which `lost` fires, also while the event loop is blocked. */
   get held(): boolean {
-    return this.#lease !== undefined;
+    return this.#lease !== undefined && this.#lease.lost?.aborted !== true;
   }
 
   /**

@@ -66,7 +66,9 @@ export class LazyStore implements Store {
     return {
       location: lease.location,
       token: lease.token,
-      lost: lease.lost,
+      get lost() {
+        return lease.lost;
+      },
       recordCommand: (pid) => lease.recordCommand?.(pid),
       release: () => (release ??= lease.release().finally(() => this.#leave())),
     };

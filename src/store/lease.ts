@@ -7,6 +7,9 @@
 import { LockLost, printable } from "../errors.ts";
 import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
+import { limited } from "./time-limit.ts";
+
+export { pause, within } from "./time-limit.ts";
 
 /** The default length of a lease, in milliseconds. */
 export const DEFAULT_TTL = 15_000;
@@ -70,8 +73,12 @@ export class TimedLease implements Lease {
     this.#scheduleRenewal(options.sent + options.ttl / PARTS);
   }
 
-  /** Fires when the lock is lost. On a missed renewal a third of the lease is left to stop the work. */
+  /**
+   * Fires when the lock is lost. On a missed renewal a third of the lease is left to stop the work. To read it compares
+   * the clock too: the timers of a blocked event loop are late.
+   */
   get lost(): AbortSignal {
+    if (!this.#isOver) this.#checkDeadline();
     return this.#lost.signal;
   }
 
@@ -92,7 +99,7 @@ export class TimedLease implements Lease {
 
   /** Re-checks the clock: after SIGSTOP, other events may be processed before the timer of the deadline. */
   get isLost(): boolean {
-    return this.#lost.signal.aborted || !this.#checkDeadline();
+    return this.lost.aborted;
   }
 
   recordCommand(pid: number): void {
@@ -111,8 +118,7 @@ export class TimedLease implements Lease {
     if (this.#released) return;
     this.#released = true;
     this.#stopTimers();
-    const limit = AbortSignal.timeout(this.#options.ttl / PARTS);
-    await within(limit, this.#options.release(limit)).catch(() => {});
+    await limited(this.#options.ttl / PARTS, this.#options.release).catch(() => {});
   }
 
   get #isOver(): boolean {
@@ -146,9 +152,8 @@ export class TimedLease implements Lease {
     if (!this.#checkDeadline()) return;
     const { ttl } = this.#options;
     const sent = clock();
-    const limit = AbortSignal.timeout(ttl / PARTS / 2);
     try {
-      const ours = await within(limit, this.#options.renew(limit));
+      const ours = await limited(ttl / PARTS / 2, this.#options.renew);
       if (this.#isOver) return;
       if (!ours) return this.lose("the store does not have it any more");
       this.#failure = undefined;
@@ -160,25 +165,4 @@ export class TimedLease implements Lease {
       this.#scheduleRenewal(clock() + ttl / 20);
     }
   }
-}
-
-/** The promise, rejected with the signal's reason if that fires first. */
-export function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const giveUp = () => reject(signal.reason);
-    if (signal.aborted) giveUp();
-    signal.addEventListener("abort", giveUp, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", giveUp));
-  });
-}
-
-/**
- * Sleeps, in milliseconds.
- * @param signal ends the sleep: the promise is rejected with its reason, at once if it has already fired
- */
-export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
-  const sleep = Promise.withResolvers<void>();
-  const timer = setTimeout(sleep.resolve, milliseconds);
-  const done = signal === undefined ? sleep.promise : within(signal, sleep.promise);
-  return done.finally(() => clearTimeout(timer));
 }

@@ -21,14 +21,18 @@ const isQueueHead = (name: string): boolean => lockOfQueueHead(name) !== undefin
 
 /** Both holds as one lease. It is lost when either is. */
 class DoubleHold implements Lease {
-  readonly lost: AbortSignal | undefined;
+  readonly #lost: AbortSignal | undefined;
 
   constructor(
     private readonly main: Lease,
     private readonly second: Lease,
   ) {
-    const signals = [main.lost, second.lost].filter((signal) => signal !== undefined);
-    this.lost = signals.length === 0 ? undefined : AbortSignal.any(signals);
+    const signals = this.#signals();
+    this.#lost = signals.length === 0 ? undefined : AbortSignal.any(signals);
+  }
+  get lost(): AbortSignal | undefined {
+    this.#signals(); // each of them looks at the clock when it is read
+    return this.#lost;
   }
   get location(): string {
     return this.main.location;
@@ -38,6 +42,9 @@ class DoubleHold implements Lease {
   }
   recordCommand(pid: number): void {
     this.main.recordCommand?.(pid);
+  }
+  #signals(): AbortSignal[] {
+    return [this.main.lost, this.second.lost].filter((signal) => signal !== undefined);
   }
   /** Releases the second hold first, so that the next holder of the main one finds it free. */
   async release(): Promise<void> {

@@ -1,6 +1,11 @@
 /** The interface of every store. A store is a place where locks live: a directory, or a server's database. */
 import type { Holder, Mode } from "../holder.ts";
 
+/** The reason of a signal that ends a wait because its time is up. */
+export class TimeIsUp extends Error {
+  override readonly name = "TimeIsUp";
+}
+
 /** Which lock to take, and how. */
 export interface Request {
   /** The lock's name, already checked by `checkName`. */
@@ -68,13 +73,14 @@ export interface Store<L extends Lease = Lease> {
    *
    * A server that lost its memory (it is new, restarted or emptied) may have forgotten a holder that is still running.
    * So after such an event this waits, with a notice, for up to one lease before it takes a lock.
-   * @param signal gives up that wait: the promise is rejected with the signal's reason. A signal that has already fired
-   *   prevents only the wait, not taking a free lock.
+   * @param signal gives up: the promise is rejected with the signal's reason. If that is a `TimeIsUp` and the lock is not
+   *   known to be held, it is rejected with a `StoreError` that says why. A signal that has already fired prevents only
+   *   the wait, not taking a free lock.
    */
   tryAcquire(request: Request, signal?: AbortSignal): Promise<L | undefined>;
   /**
-   * Waits in the engine's queue, without polling, and takes the lock.
-   * @param signal gives up the wait: the promise is rejected with the signal's reason, and no waiter is left behind
+   * Waits in the engine's queue, and takes the lock. It waits through every time in which the server is away.
+   * @param signal gives up the wait: the promise is rejected as that of `tryAcquire`, and no waiter is left behind
    */
   waitAcquire(request: Request, signal?: AbortSignal): Promise<L>;
   /**

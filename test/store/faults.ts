@@ -78,6 +78,14 @@ export class CommandLog implements Disposable {
     await until(() => begins().length >= count, `command ${count} to begin`, context);
     return begins()[count - 1]!;
   }
+  /** Does the command still run? */
+  isAlive({ pid }: Entry): boolean {
+    return alive(pid);
+  }
+  /** Lets a command end before its time, as if its work were done. */
+  finish({ pid }: Entry): void {
+    for (const child of childrenOf(pid)) process.kill(child);
+  }
   /** Checks that no two ran at once, and that each had a larger token than the one before. */
   check(): void {
     const entries = this.entries();

@@ -168,6 +168,28 @@ export class PostgresServer extends ServerProcess {
     const { status, stderr } = await command([...this.#as, join(postgresBin(), "initdb"), ...args]);
     if (status !== 0) throw new Error(`initdb: ${stderr}`);
   }
+  /** Starts a standby of this server, with the same data. */
+  async standby(): Promise<PostgresServer> {
+    const standby = new PostgresServer(this.options);
+    if (this.#as.length > 0) await command(["chown", "postgres", standby.dir.path]);
+    await this.admin("ALTER ROLE admin REPLICATION");
+    const to = ["-D", standby.#data, "-R", "-X", "stream", "-c", "fast", "-N"];
+    const { status, stderr } = await command([
+      ...this.#as,
+      join(postgresBin(), "pg_basebackup"),
+      ...to,
+      "-d",
+      this.adminUrl,
+    ]);
+    if (status !== 0) throw new Error(`pg_basebackup: ${stderr}`);
+    standby.#made = true;
+    await standby.start();
+    return standby;
+  }
+  /** Makes a standby the primary server. */
+  async promote(): Promise<void> {
+    await this.admin("SELECT pg_promote()");
+  }
   /** The rows of a statement that the superuser runs. */
   async admin(statement: string): Promise<Record<string, unknown>[]> {
     await using sql = new SQL(this.adminUrl, { max: 1 });
@@ -185,6 +207,10 @@ export class PostgresServer extends ServerProcess {
     await this.admin("SELECT pg_reload_conf()");
     const query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name =";
     return { used: async (application) => (await this.admin(`${query} '${application}'`))[0]?.ssl === true };
+  }
+  /** The "fast" shutdown: the usual one waits for every client. */
+  override async stop(): Promise<void> {
+    await this.end("SIGINT");
   }
   /** Ends all processes of the server without saving anything. */
   override async kill(): Promise<void> {

@@ -9,18 +9,12 @@ import { WrongArgument } from "../../errors.ts";
 import { type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
-import { pause, TimedLease } from "../lease.ts";
+import { TimedLease } from "../lease.ts";
+import { delayed, Outage } from "../outage.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
-import {
-  base64,
-  fromBase64,
-  Gateway,
-  type KeyValue,
-  type RangeResponse,
-  Unreachable,
-  withPrefix,
-} from "./gateway.ts";
+import { pause } from "../time-limit.ts";
+import { base64, fromBase64, Gateway, type KeyValue, type RangeResponse, withPrefix } from "./gateway.ts";
 import { Hold, OLDEST_FIRST } from "./hold.ts";
 
 /** A waiter that has lost its place in the queue, or its server, pauses this long before it queues again. */
@@ -51,41 +45,55 @@ class EtcdStore implements Store<TimedLease> {
     return this.url.redacted;
   }
 
-  /** Never waits: a restarted etcd has forgotten nothing, and extends every lease by its full length. */
-  async tryAcquire(request: Request): Promise<TimedLease | undefined> {
-    return this.#attempt(request, false, undefined);
+  /** Never waits for a lease: a restarted etcd has forgotten nothing, and extends every lease by its full length. */
+  async tryAcquire(request: Request, given?: AbortSignal): Promise<TimedLease | undefined> {
+    const signal = given?.aborted ? undefined : given;
+    try {
+      return await this.#attempt(request, undefined, signal);
+    } catch (error) {
+      throw signal?.aborted && error === signal.reason ? delayed(signal, this.#silent) : error;
+    }
   }
 
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease> {
-    let failing: number | undefined;
-    for (let first = true; ; first = false) {
-      signal?.throwIfAborted();
+    const outage = new Outage(this.options.notice);
+    for (;;) {
+      const queue = { joined: () => outage.over(), held: false };
       try {
-        const lease = await this.#attempt(request, true, signal);
-        if (lease !== undefined) return lease;
-        failing = undefined;
-      } catch (error) {
         signal?.throwIfAborted();
-        if (!(error instanceof Unreachable)) throw error;
-        failing ??= clock();
-        if ((first && !error.queued) || clock() > failing + this.options.ttl) throw error;
+        const lease = await this.#attempt(request, queue, signal);
+        if (lease !== undefined) return lease;
+        await pause(RETRY_MS, signal);
+      } catch (error) {
+        if (signal?.aborted && error === signal.reason)
+          throw queue.held ? error : delayed(signal, this.#silent);
+        await outage.wait(error, signal);
       }
-      await pause(RETRY_MS, signal);
     }
   }
 
   /** Watches the lock's keys in the server. A deleted key may not have been the last, so the range is read again. */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
+    const outage = new Outage(this.options.notice);
     const stop = signal ?? new AbortController().signal;
     for (;;) {
-      const { header, kvs } = await this.#range(this.#keys(name), signal);
-      if (kvs === undefined) return;
-      const next = String(BigInt(header.revision) + 1n);
-      const deleted = await this.#gateway
-        .watchDeletion(withPrefix(this.#keys(name)), next, stop)
-        .catch(() => false);
-      signal?.throwIfAborted();
-      if (!deleted) await pause(RETRY_MS, signal);
+      try {
+        const { header, kvs } = await this.#range(this.#keys(name), signal);
+        outage.over();
+        if (kvs === undefined) return;
+        const next = String(BigInt(header.revision) + 1n);
+        let deleted = false;
+        const see = () => {
+          deleted = true;
+          return false;
+        };
+        await this.#gateway.watchDeletion(withPrefix(this.#keys(name)), next, see, stop).catch(() => {});
+        signal?.throwIfAborted();
+        if (!deleted) await pause(RETRY_MS, signal);
+      } catch (error) {
+        if (signal?.aborted) throw signal.reason;
+        await outage.wait(error, signal);
+      }
     }
   }
 
@@ -106,6 +114,11 @@ class EtcdStore implements Store<TimedLease> {
 
   async close(): Promise<void> {
     await Promise.all(Array.from(this.#leases, (lease) => lease.release()));
+    this.#gateway.close();
+  }
+
+  get #silent(): string {
+    return `${this.url.redacted}: no answer in time`;
   }
 
   /** The lock's name in the lock service. */
@@ -130,11 +143,12 @@ class EtcdStore implements Store<TimedLease> {
 
   /**
    * Tries once: grants a lease, creates a key, and waits in the lock service if it may.
-   * @returns undefined when the lock is held; with `wait`, when the place in the queue was lost
+   * @param queue of a request that waits; undefined for another one
+   * @returns undefined when the lock is held; with a queue, when the place in the queue was lost
    */
   async #attempt(
     request: Request,
-    wait: boolean,
+    queue: Queue | undefined,
     signal: AbortSignal | undefined,
   ): Promise<TimedLease | undefined> {
     if (request.mode === "shared")
@@ -170,10 +184,14 @@ class EtcdStore implements Store<TimedLease> {
     const stop = AbortSignal.any([lease.lost, ...(signal ? [signal] : [])]);
     let owned = false;
     try {
-      owned = (await hold.take(wait, stop)) || (wait && (await this.#wait(request.name, hold, stop)));
+      owned = await hold.take(queue !== undefined, stop);
+      if (!owned && queue !== undefined) {
+        queue.held = true;
+        queue.joined();
+        owned = await this.#wait(request.name, hold, stop);
+      }
     } catch (error) {
       signal?.throwIfAborted();
-      if (error instanceof Unreachable) error.queued = true;
       if (!lease.lost.aborted) throw error;
     } finally {
       if (owned && !lease.lost.aborted) {
@@ -191,6 +209,14 @@ class EtcdStore implements Store<TimedLease> {
     await this.#gateway.call("lock/lock", body, stop, Number.POSITIVE_INFINITY);
     return hold.confirm(stop);
   }
+}
+
+/** A request that waits. */
+interface Queue {
+  /** It has a place. */
+  joined(): void;
+  /** The lock is known to be held. */
+  held: boolean;
 }
 
 /** The lock's name in a key without its prefix; undefined for a key that is not a contender's. */

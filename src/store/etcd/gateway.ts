@@ -5,11 +5,14 @@
  */
 import { StoreError, WrongArgument } from "../../errors.ts";
 import type { StoreUrl } from "../store-url.ts";
+import { limited } from "../time-limit.ts";
+import { type Answer, Http } from "./http.ts";
 
 /** No endpoint answers, or every answer means that etcd is unavailable. */
 export class Unreachable extends StoreError {
-  /** True if the waiter was already in the queue. */
-  queued = false;
+  constructor(message: string, cause?: unknown) {
+    super(message, { temporary: true, cause });
+  }
 }
 
 /** The time for one endpoint to answer, in milliseconds. */
@@ -56,7 +59,7 @@ export class Gateway {
   readonly prefix: string;
   readonly #endpoints: string[];
   readonly #user: { name: string; password: string } | undefined;
-  readonly #tls: Bun.TLSOptions | undefined;
+  readonly #http: Http;
   #current = 0;
   #token: Promise<string> | undefined;
 
@@ -91,7 +94,7 @@ export class Gateway {
       const path = parameters.get(name);
       return path === null ? undefined : Bun.file(path);
     };
-    if (secure) this.#tls = { ca: file("cacert"), cert: file("cert"), key: file("key") };
+    this.#http = new Http(secure ? { ca: file("cacert"), cert: file("cert"), key: file("key") } : undefined);
   }
 
   /** The endpoint that answered last. */
@@ -119,12 +122,11 @@ export class Gateway {
     let failure: unknown;
     for (let attempt = 0; attempt < this.size; attempt++) {
       const endpoint = this.endpoint;
-      const time = Number.isFinite(limit) ? [AbortSignal.timeout(limit)] : [];
-      const stop = AbortSignal.any([...time, ...(signal ? [signal] : [])]);
       try {
-        const response = await this.#post(endpoint, method, body, stop);
-        const { result, error, ...answer } = (await response.json()) as Json;
-        if (error !== undefined) throw this.#refusal(error);
+        const ask = (stop: AbortSignal) => this.#post(endpoint, method, body, stop);
+        const { result, ...answer } = Number.isFinite(limit)
+          ? await limited(limit, ask, signal)
+          : await ask(signal ?? new AbortController().signal);
         return (result ?? answer) as T;
       } catch (error) {
         signal?.throwIfAborted();
@@ -138,50 +140,75 @@ export class Gateway {
   }
 
   /**
-   * Watches keys until one of them is deleted.
+   * Watches keys until one of them is deleted, or etcd ends the watch.
    * @param start the first revision to look at
-   * @returns true when a key was deleted, false when etcd has ended the watch
+   * @param ondeleted receives the deleted keys; the watch goes on unless it returns false
    */
-  async watchDeletion(keys: Json, start: string, signal: AbortSignal): Promise<boolean> {
+  async watchDeletion(
+    keys: Json,
+    start: string | undefined,
+    ondeleted: (keys: string[]) => boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
     const create_request = { ...keys, start_revision: start, filters: ["NOPUT"] };
-    const response = await this.#post(this.endpoint, "watch", { create_request }, signal);
-    const decoder = new TextDecoder();
+    const over = new AbortController();
     let text = "";
-    for await (const chunk of response.body!) {
-      text += decoder.decode(chunk, { stream: true });
-      const lines = text.split("\n");
+    const read = (part: string) => {
+      const lines = (text + part).split("\n");
       text = lines.pop()!;
-      for (const line of lines) {
-        if (line.trim() === "") continue;
+      for (const line of lines.filter((line) => line.trim() !== "")) {
         const { result, error } = JSON.parse(line) as {
-          result?: { events?: unknown[]; canceled?: boolean };
+          result?: { events?: { kv: { key: string } }[]; canceled?: boolean };
           error?: Json;
         };
-        if (result?.events) return true;
-        if (error !== undefined || result?.canceled) return false;
+        const deleted = result?.events?.map(({ kv }) => kv.key) ?? [];
+        if (error !== undefined || result?.canceled || (deleted.length > 0 && !ondeleted(deleted)))
+          over.abort();
       }
-    }
-    return false;
+    };
+    await this.#post(
+      this.endpoint,
+      "watch",
+      { create_request },
+      AbortSignal.any([signal, over.signal]),
+      read,
+    ).catch((error: unknown) => {
+      if (!over.signal.aborted) throw error;
+    });
   }
 
-  async #post(endpoint: string, method: string, body: Json, signal: AbortSignal): Promise<Response> {
+  /** Closes the connections that are free. */
+  close(): void {
+    this.#http.close();
+  }
+
+  async #post(
+    endpoint: string,
+    method: string,
+    body: Json,
+    signal: AbortSignal,
+    onpart?: (part: string) => void,
+  ): Promise<Json> {
     for (let again = false; ; again = true) {
       const headers: Record<string, string> = {};
       if (this.#user !== undefined) headers.Authorization = await this.#authenticate(endpoint, signal);
-      const response = await this.#fetch(endpoint, method, body, signal, headers);
-      if (response.ok) return response;
-      const refusal = await this.#read(response);
-      const code = (refusal as { code?: number }).code;
-      if (code !== UNAUTHENTICATED || this.#user === undefined || again) throw this.#refusal(refusal);
+      const text = JSON.stringify(body);
+      const answer = await this.#http.post(endpoint, `/v3/${method}`, headers, text, signal, onpart);
+      const read = this.#read(answer);
+      const refusal = answer.status !== 200 ? read : (read.error as Json | undefined);
+      if (refusal === undefined) return read;
+      if (!mustLogIn(refusal) || this.#user === undefined || again) throw this.#refusal(refusal);
       this.#token = undefined; // expired: a simple token lives for five minutes without use
     }
   }
 
   #authenticate(endpoint: string, signal: AbortSignal): Promise<string> {
     this.#token ??= (async () => {
-      const response = await this.#fetch(endpoint, "auth/authenticate", { ...this.#user }, signal, {});
-      if (!response.ok) throw this.#refusal(await this.#read(response));
-      return ((await response.json()) as { token: string }).token;
+      const user = JSON.stringify(this.#user);
+      const answer = await this.#http.post(endpoint, "/v3/auth/authenticate", {}, user, signal);
+      const read = this.#read(answer);
+      if (answer.status !== 200) throw this.#refusal(read);
+      return (read as { token: string }).token;
     })().catch((error) => {
       this.#token = undefined;
       throw error;
@@ -189,26 +216,12 @@ export class Gateway {
     return this.#token;
   }
 
-  #fetch(endpoint: string, method: string, body: Json, signal: AbortSignal, headers: Record<string, string>) {
-    const init = {
-      method: "POST",
-      body: JSON.stringify(body),
-      headers,
-      signal,
-      tls: this.#tls,
-      redirect: "error",
-    };
-    // No time limit: a request may wait in the server for as long as the lock is held.
-    return fetch(`${endpoint}/v3/${method}`, { ...init, timeout: false } as BunFetchRequestInit);
-  }
-
-  async #read(response: Response): Promise<Json> {
-    const text = await response.text();
+  #read({ status, body }: Answer): Json {
     try {
-      return JSON.parse(text) as Json;
+      return body === "" ? {} : (JSON.parse(body) as Json);
     } catch {
       // The answer of another server, or of an etcd without this gateway.
-      return { code: response.status >= 500 ? UNAVAILABLE[0] : 0, message: `HTTP ${response.status}` };
+      return { code: status >= 500 ? UNAVAILABLE[0] : 0, message: `HTTP ${status}` };
     }
   }
 
@@ -224,8 +237,13 @@ export class Gateway {
     if (error instanceof Unreachable) return error;
     const timeout = (error as Error).name === "TimeoutError";
     const why = timeout ? "no answer in time" : this.url.redact((error as Error).message);
-    return new Unreachable(`${this.url.redacted}: ${why}`, { cause: error });
+    return new Unreachable(`${this.url.redacted}: ${why}`, error);
   }
 }
 
 class NotFound extends StoreError {}
+
+/** Does the answer mean that the token is of no more use: expired, or older than a change of the rights? */
+const mustLogIn = ({ code, grpc_code, message, error }: Json): boolean =>
+  Number(code ?? grpc_code) === UNAUTHENTICATED ||
+  /auth.*(token|revision|old)/i.test(String(message ?? error));

@@ -85,9 +85,12 @@ export class Hold {
   watch(deleted: () => void): void {
     if (this.#watching) return;
     this.#watching = true;
+    const report = () => {
+      if (!this.#released.signal.aborted) deleted();
+      return false;
+    };
     this.gateway
-      .watchDeletion({ key: this.#key }, this.revision!, this.#released.signal)
-      .then((yes) => yes && !this.#released.signal.aborted && deleted())
+      .watchDeletion({ key: this.#key }, this.revision!, report, this.#released.signal)
       .catch(() => {})
       .finally(() => {
         this.#watching = false;

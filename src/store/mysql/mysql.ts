@@ -9,7 +9,8 @@
  * A row in a table has the fencing token and the holder's record. An orderly release deletes the row before it frees the
  * lock. So a row without a session shows that a session has ended in another way.
  */
-import { type HolderRecord, newRecord } from "../../holder.ts";
+import { WrongArgument } from "../../errors.ts";
+import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
 import { secondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
@@ -59,9 +60,9 @@ class MysqlStore implements Store<TimedLease> {
     private readonly url: StoreUrl,
     private readonly options: EngineOptions,
   ) {
-    if (!URL.canParse(url.url)) throw new TypeError(`not a URL: ${url.redacted}`);
+    if (!URL.canParse(url.url)) throw new WrongArgument(`not a URL: ${url.redacted}`);
     if (databaseOf(new URL(url.url)) === undefined)
-      throw new TypeError(`${url.redacted} has no database: ${url.scheme}://USER:PASSWORD@HOST/DATABASE`);
+      throw new WrongArgument(`${url.redacted} has no database: ${url.scheme}://USER:PASSWORD@HOST/DATABASE`);
   }
 
   location(_name: string): string {
@@ -235,7 +236,7 @@ class MysqlStore implements Store<TimedLease> {
       { ttl, location: this.url.redacted, notice },
       signal,
     );
-    record.acquired = new Date().toISOString();
+    Object.assign(record, acquiredNow());
     const alive = `SELECT IS_USED_LOCK('${key}') = CONNECTION_ID() AND CONNECTION_ID() = ${session.id}
       AND @@global.read_only = 0 AS mine`;
     const sent = clock();
@@ -290,5 +291,5 @@ class MysqlStore implements Store<TimedLease> {
 }
 
 function refuseShared({ mode }: Request): void {
-  if (mode === "shared") throw new TypeError("a lock in MySQL cannot be shared: GET_LOCK has no readers");
+  if (mode === "shared") throw new WrongArgument("a lock in MySQL cannot be shared: GET_LOCK has no readers");
 }

@@ -9,18 +9,27 @@
  * The holder is published in `pg_stat_activity`: `application_name` has the lock's name, which every user can read; a
  * comment in the last statement has the record, which only the same role and `pg_read_all_stats` can read.
  */
-import { WrongArgument } from "../../errors.ts";
 import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
-import { pause, TimedLease } from "../lease.ts";
+import { TimedLease } from "../lease.ts";
+import { delay, delayed, isTemporary, Outage } from "../outage.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
+import { hostsOf } from "./hosts.ts";
 import { comment, describe, keyOf, type LockRow, nameOf } from "./lock-rows.ts";
-import { APPLICATION, message, pooled, REMEMBERS_SINCE, SESSIONS_KILLED, Session } from "./session.ts";
-
-/** A waiter whose session has ended pauses this long before it reconnects. */
-const RECONNECT_MS = 1000;
+import {
+  APPLICATION,
+  message,
+  PRIMARY_SINCE,
+  pooled,
+  RECOVERED,
+  REMEMBERS_SINCE,
+  type Row,
+  SESSIONS_KILLED,
+  Session,
+} from "./session.ts";
+import { holdersOf, Sight } from "./sight.ts";
 
 /** Opens the store. It connects with the first request. */
 export async function open(url: StoreUrl, options: EngineOptions): Promise<Store<TimedLease>> {
@@ -29,69 +38,79 @@ export async function open(url: StoreUrl, options: EngineOptions): Promise<Store
 
 class PostgresStore implements Store<TimedLease> {
   readonly #sessions = new Set<Session>();
+  /** The URL for each host; the one that was the primary server last is the first. */
+  readonly #hosts: string[];
   #closed = false;
 
   constructor(
     private readonly url: StoreUrl,
     private readonly options: EngineOptions,
   ) {
-    if (!URL.canParse(url.url)) throw new WrongArgument(`not a URL: ${url.redacted}`);
+    this.#hosts = hostsOf(url);
   }
 
   location(_name: string): string {
     return this.url.redacted;
   }
 
-  async tryAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease | undefined> {
+  async tryAcquire(request: Request, given?: AbortSignal): Promise<TimedLease | undefined> {
+    const signal = given?.aborted ? undefined : given;
+    const { name } = request;
     const record = newRecord(request);
-    const session = await this.#open(request.name);
+    let session: Session | undefined;
     try {
+      session = await this.#open(name, signal);
       // A probe holds the lock for a moment, see `waitFree`. So a refusal is believed only when another session than a
       // probe's holds the lock.
       for (let probes = 0; ; probes++) {
-        const query = `SELECT pg_try_advisory_lock${suffix(request)}(${keyOf(request.name)}) AS got`;
-        const [row] = await session.query(query, comment(request.name, record));
-        if (row!.got === true) return await this.#confirmOwnership(session, request, record, signal);
-        const holds = ({ granted, query }: LockRow) => granted && query?.startsWith(PROBE) !== true;
+        const query = `SELECT pg_try_advisory_lock${suffix(request)}(${keyOf(name)}) AS got`;
+        const [row] = await session.query(query, comment(name, record), signal);
+        if (row!.got === true) return await this.#confirmOwnership(session, request, record, given);
+        const holds = ({ granted, query }: LockRow) => granted && !isProbe(query);
         if (
           probes > 0 &&
-          (probes > PROBES_MAX || (await this.#locks(session, keyOf(request.name))).some(holds))
+          (probes > PROBES_MAX || (await this.#locks(session, keyOf(name), signal)).some(holds))
         )
           break;
       }
     } catch (error) {
-      await session.close();
-      throw error;
+      await session?.close();
+      throw signal?.aborted && error === signal.reason ? delayed(signal, this.#silent) : error;
     }
     await session.close();
     return undefined;
   }
 
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease> {
+    const outage = new Outage(this.options.notice);
     let interrupted: number | undefined;
     for (;;) {
       signal?.throwIfAborted();
       let session: Session | undefined;
+      let held = false;
       try {
-        session = await this.#open(request.name);
+        session = await this.#open(request.name, signal);
+        const sight = new Sight(session.killed, interrupted);
         const record = newRecord(request);
-        const query = `SELECT pg_advisory_lock${suffix(request)}(${keyOf(request.name)})`;
-        await session.wait(query, comment(request.name, record), signal);
-        Object.assign(record, acquiredNow());
-        return await this.#confirmOwnership(session, request, record, signal, interrupted);
-      } catch (error) {
-        const ended = session?.closed.aborted === true;
-        await session?.close();
-        signal?.throwIfAborted();
-        if (this.#closed) throw error;
-        // A restarting server, or an administrator, may have ended the holder's session too.
-        const patience = interrupted === undefined ? ended : clock() < interrupted + this.options.ttl;
-        if (!patience) throw error;
-        if (interrupted === undefined || ended) {
-          interrupted = clock();
-          this.options.notice(`${message(error)}; trying again`);
+        const take = `pg_advisory_lock${suffix(request)}(${keyOf(request.name)})`;
+        const columns = `${SESSIONS_KILLED} AS killed, ${holdersOf(keyOf(request.name))} AS holders`;
+        for (;;) {
+          const row = await session.wait(take, comment(request.name, record), columns, signal);
+          outage.over();
+          if (row.got === true) break;
+          held = true;
+          sight.see(row.killed, row.holders as string);
         }
-        await pause(RECONNECT_MS, signal);
+        held = false;
+        Object.assign(record, acquiredNow());
+        return await this.#confirmOwnership(session, request, record, signal, sight);
+      } catch (error) {
+        // A restarting server, or an administrator, may have ended the holder's session too.
+        if (session?.closed.aborted) interrupted = clock();
+        await session?.close();
+        if (signal?.aborted && error === signal.reason) throw held ? error : delayed(signal, this.#silent);
+        if (this.#closed) throw error;
+        await outage.wait(error, signal);
       }
     }
   }
@@ -101,13 +120,22 @@ class PostgresStore implements Store<TimedLease> {
    * statement. A `tryAcquire` that fails in that moment retries.
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
-    const session = await this.#open(name);
-    try {
-      await session.wait(`${PROBE}(${keyOf(name)})`, "", signal);
-    } finally {
-      await session.close();
+    const outage = new Outage(this.options.notice);
+    for (;;) {
+      signal?.throwIfAborted();
+      let session: Session | undefined;
+      try {
+        session = await this.#open(name, signal);
+        while ((await session.wait(`${PROBE}(${keyOf(name)})`, "", "1 AS one", signal)).got !== true)
+          outage.over();
+        return;
+      } catch (error) {
+        if (this.#closed || (signal?.aborted && error === signal.reason)) throw error;
+        await outage.wait(error, signal);
+      } finally {
+        await session?.close();
+      }
     }
-    signal?.throwIfAborted();
   }
 
   async status(name: string): Promise<LockStatus> {
@@ -139,42 +167,68 @@ class PostgresStore implements Store<TimedLease> {
     await Promise.all(Array.from(this.#sessions, (session) => session.close()));
   }
 
-  async #open(name: string): Promise<Session> {
-    const session = await Session.open(this.url, name, this.options.ttl);
-    this.#sessions.add(session);
-    session.closed.addEventListener("abort", () => this.#sessions.delete(session), { once: true });
-    return session;
+  get #silent(): string {
+    return `${this.url.redacted}: no answer in time`;
+  }
+
+  /** Opens a session at the primary server: at the host that was it last, else at the next one. */
+  async #open(name: string, signal?: AbortSignal): Promise<Session> {
+    const { ttl } = this.options;
+    let failure: unknown;
+    for (const host of [...this.#hosts]) {
+      try {
+        const oneOfMany = this.#hosts.length > 1;
+        const session = await Session.open(this.url, host, { name, ttl, oneOfMany }, signal);
+        this.#sessions.add(session);
+        session.closed.addEventListener("abort", () => this.#sessions.delete(session), { once: true });
+        return session;
+      } catch (error) {
+        if (!isTemporary(error)) throw error;
+        failure = error;
+        if (this.#hosts[0] === host) this.#hosts.push(this.#hosts.shift()!);
+      }
+    }
+    throw failure;
+  }
+
+  /** How long, in milliseconds, a holder of before may still be running, as far as the server knows. */
+  async #unsure(session: Session, { remembered, recovered }: Row, sight: Sight): Promise<number> {
+    const { ttl } = this.options;
+    const known = [remembered as number, clock() - sight.interrupted];
+    if (recovered === true) {
+      // Not every server lets every user read it. Then only the time since our first sight of this server counts.
+      const [row] = await session.query(PRIMARY_SINCE).catch(() => [{ since: 0 }]);
+      if (row!.since !== null) known.push(Math.max(row!.since as number, clock() - session.opened));
+    }
+    return Math.min(ttl, ttl - Math.min(...known)); // a server's clock that was set back adds no more than a lease
   }
 
   /**
    * Makes a lease of the lock that this session has taken: obtains a fencing token, and waits out an earlier holder
    * that may still be running.
-   * @param interrupted when the server was last seen to end sessions, on `clock()`
    */
   async #confirmOwnership(
     session: Session,
     { name, mode }: Request,
     record: HolderRecord,
     signal: AbortSignal | undefined,
-    interrupted = Number.NEGATIVE_INFINITY,
+    sight = new Sight(session.killed),
   ): Promise<TimedLease> {
     const { ttl, notice } = this.options;
     // The message makes the commit wait for the disk. Without it a crash could undo the transaction id, and a later
     // holder would get the same token.
     const [row] = await session.query(
-      `SELECT pg_logical_emit_message(true, 'exclusive', ''), pg_current_xact_id()::text AS token, 
-         ${REMEMBERS_SINCE} AS remembered, ${SESSIONS_KILLED} AS killed`,
+      `SELECT pg_logical_emit_message(true, 'exclusive', ''), pg_current_xact_id()::text AS token,
+         ${REMEMBERS_SINCE} AS remembered, ${RECOVERED} AS recovered, ${SESSIONS_KILLED} AS killed`,
       comment(name, record),
     );
     const token = BigInt(row!.token as string);
-    // An administrator has ended a session since this one began: it may have been the holder's.
-    if (row!.killed !== session.killed) interrupted = clock();
-    const left = ttl - Math.min(row!.remembered as number, clock() - interrupted);
+    sight.taken(row!.killed);
+    const left = await this.#unsure(session, row!, sight);
     if (left > 0) {
-      notice(
-        `${this.url.redacted} has ended sessions a moment ago: waiting ${Math.ceil(left / 1000)} s for a holder of before to stop`,
-      );
-      await pause(left, signal);
+      const why = `${this.url.redacted} has ended sessions a moment ago, or has just become the primary server`;
+      notice(`${why}: waiting ${Math.ceil(left / 1000)} s for a holder of before to stop`);
+      await delay(left, why, signal);
     }
     const heartbeat = async () => {
       const [row] = await session.query("SELECT pg_backend_pid() AS pid", comment(name, record, token));
@@ -207,7 +261,7 @@ class PostgresStore implements Store<TimedLease> {
   }
 
   /** The holders and waiters of the locks in this database, the holders first. */
-  async #locks(session: Session, key?: bigint): Promise<LockRow[]> {
+  async #locks(session: Session, key?: bigint, signal?: AbortSignal): Promise<LockRow[]> {
     const rows = await session.query(
       `SELECT key::text, granted, application_name AS application, query
        FROM (SELECT (classid::bigint << 32) | objid::bigint AS key, granted, pid
@@ -215,15 +269,19 @@ class PostgresStore implements Store<TimedLease> {
              WHERE locktype = 'advisory' AND objsubid = 1) AS l
        LEFT JOIN pg_stat_activity USING (pid)
        ${key === undefined ? "" : `WHERE key = ${key}`} ORDER BY granted DESC, state_change`,
+      "",
+      signal,
     );
     return rows as unknown as LockRow[];
   }
 }
 
-/** The start of the statement of `waitFree`, by which `tryAcquire` recognizes a probe. */
-const PROBE = "SELECT pg_advisory_xact_lock";
+/** The call of `waitFree`, by which `tryAcquire` recognizes a probe. */
+const PROBE = "pg_advisory_xact_lock";
 /** The number of probes in a row after which `tryAcquire` reports the lock as held. */
 const PROBES_MAX = 50;
+
+const isProbe = (query: string | null): boolean => query?.startsWith(`DO $$ BEGIN PERFORM ${PROBE}`) === true;
 
 /** The suffix of PostgreSQL's lock functions. */
 const suffix = ({ mode }: Pick<Request, "mode">): string => (mode === "shared" ? "_shared" : "");

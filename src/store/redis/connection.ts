@@ -1,18 +1,20 @@
 /** Connections to Redis: one for requests, and one for each waiter. The next request replaces a broken connection. */
 import { RedisClient } from "bun";
 import { StoreError, WrongArgument } from "../../errors.ts";
-import { within } from "../lease.ts";
 import type { StoreUrl } from "../store-url.ts";
+import { limited } from "../time-limit.ts";
+import { whyNoConnection } from "./no-connection.ts";
 
-/** The server answered with an error that a retry would repeat. */
-export class Refused extends StoreError {}
+/** Answers of a server that may soon answer otherwise: it is loading, full, a replica of now or a part of a cluster. */
+const TEMPORARY =
+  /\b(LOADING|MASTERDOWN|TRYAGAIN|READONLY|CLUSTERDOWN|NOREPLICAS|MISCONF|OOM|BUSY|UNKILLABLE)\b/;
 
 /** A connection for requests, made when it is needed. */
 export class Connection {
   /** The number of the database. */
   readonly database: string;
-  readonly #connectUrl: string;
-  readonly #tls: Bun.TLSOptions | undefined;
+  readonly #target: URL;
+  readonly #tls: { ca: Bun.BunFile } | undefined;
   #client: Promise<RedisClient> | undefined;
 
   /**
@@ -28,54 +30,66 @@ export class Connection {
     const ca = parsed.searchParams.get("cacert");
     this.#tls = ca === null ? undefined : { ca: Bun.file(ca) };
     parsed.search = "";
-    this.#connectUrl = parsed.href;
+    this.#target = parsed;
   }
 
   /**
    * Sends a command, and connects first if necessary.
-   * @throws {Refused} when the server answers with an error
-   * @throws {StoreError} when it does not answer
+   * @param signal gives up: the promise is rejected with its reason
+   * @throws {StoreError} when the server does not answer, or with an error
    */
   // biome-ignore lint/suspicious/noExplicitAny: the type of a reply depends on the command
-  async send(command: string, ...args: string[]): Promise<any> {
-    const limit = AbortSignal.timeout(this.timeout);
+  async send(command: string, args: string[] = [], signal?: AbortSignal): Promise<any> {
     let current: Promise<RedisClient> | undefined;
     try {
-      current = this.#client ??= this.#connect();
-      const client = await within(limit, current);
-      return await within(limit, client.send(command, args));
+      return await limited(
+        this.timeout,
+        async () => {
+          current = this.#client ??= this.#connect();
+          return (await current).send(command, args);
+        },
+        signal,
+      );
     } catch (error) {
-      const failure = this.#failure(error);
-      if (!(failure instanceof Refused)) this.#drop(current);
-      throw failure;
+      const failure = signal?.aborted ? undefined : this.#failure(error);
+      // After a request that was not answered the connection's state is unknown. A replica's will not change.
+      if (failure === undefined || failure.temporary) this.#drop(current);
+      throw failure ?? signal!.reason;
     }
   }
 
   /**
    * Opens another connection, and subscribes to releases.
    * @param channel of our own messages
-   * @param keys channels of keyspace notifications
+   * @param keys channels of keyspace notifications, for a server that sends them and a user who may subscribe to them
+   * @returns undefined when the user may not subscribe to the channel
    */
-  async listen(channel: string, keys: string[]): Promise<ReleaseListener> {
-    const limit = AbortSignal.timeout(this.timeout);
+  async listen(channel: string, keys: string[], signal?: AbortSignal): Promise<ReleaseListener | undefined> {
     let client: RedisClient | undefined;
-    try {
-      const connecting = this.#connect();
-      connecting.then((late) => limit.aborted && late.close()).catch(() => {});
-      client = await within(limit, connecting);
+    const open = async (limit: AbortSignal) => {
+      client = await this.#connect();
+      if (limit.aborted) return client.close();
       const listener = new ReleaseListener(client);
-      await within(
-        limit,
-        client.subscribe(channel, () => listener.notify()),
-      );
-      const gone = (event: string) => /^(del|expired|evicted|hdel)$/.test(event) && listener.notify();
-      // Works only where the server sends them (notify-keyspace-events) and the user may subscribe. Elsewhere a waiter
-      // notices a deleted key when the lease ends.
-      await within(limit, client.subscribe(keys, gone)).catch(() => {});
-      return listener;
+      const heard = (message: string, from: string) => {
+        if (from === channel || /^(del|expired|evicted|hdel)$/.test(message)) listener.notify();
+      };
+      // Bun's client settles the first subscription of a connection alone, when the server refuses it.
+      for (const channels of [[channel, ...keys], [channel]]) {
+        try {
+          await client.subscribe(channels, heard);
+          return listener;
+        } catch (error) {
+          if (!isForbidden(error)) throw error;
+        }
+      }
+      client.close();
+      return undefined;
+    };
+    try {
+      return (await limited(this.timeout, open, signal)) ?? undefined;
     } catch (error) {
       client?.close();
-      throw this.#failure(error);
+      throw signal?.aborted ? signal.reason : this.#failure(error);
     }
   }
 
@@ -87,16 +101,21 @@ export class Connection {
 
   async #connect(): Promise<RedisClient> {
     const tls = this.#tls === undefined ? {} : { tls: this.#tls };
-    const client = new RedisClient(this.#connectUrl, {
+    const client = new RedisClient(this.#target.href, {
       autoReconnect: false,
-      connectionTimeout: this.timeout,
+      connectionTimeout: this.timeout / 2, // the other half is for the question why
       ...tls,
     });
-    await client.connect();
-    return client;
+    try {
+      await client.connect();
+      return client;
+    } catch {
+      const { text, temporary } = await whyNoConnection(this.#target, this.#tls, this.timeout / 3);
+      throw new StoreError(`${this.url.redacted}: ${this.url.redact(text)}`, { temporary });
+    }
   }
 
-  /** Gives up a connection, whose state is unknown after a failed request. The next request makes a new one. */
+  /** Gives up a connection. The next request makes a new one. */
   #drop(connection: Promise<RedisClient> | undefined): void {
     if (connection === undefined || this.#client !== connection) return;
     this.#client = undefined;
@@ -105,24 +124,20 @@ export class Connection {
 
   #failure(error: unknown): StoreError {
     if (error instanceof StoreError) return error;
-    const { code, message, name } = error as Error & { code?: string };
-    const text =
-      name === "TimeoutError"
-        ? "no answer"
-        : code === "ERR_REDIS_CONNECTION_CLOSED"
-          ? "no connection"
-          : this.url.redact(message);
-    const said = `${this.url.redacted}: ${text}`;
-    const refused = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS|NOPERM)/.test(message);
-    // A restarted server answers so while it loads its data.
-    if (!refused || /^(LOADING|MASTERDOWN|TRYAGAIN)/.test(message)) return new StoreError(said);
-    return new Refused(
-      /NOPERM|can't run this command|no permission/i.test(message)
-        ? `${said} (docs/stores.md says what it needs)`
-        : said,
-    );
+    const { code, message } = error as Error & { code?: string };
+    const broken = code === "ERR_REDIS_CONNECTION_CLOSED";
+    const said = `${this.url.redacted}: ${broken ? "the connection has ended" : this.url.redact(message)}`;
+    if (/^(MOVED|ASK|CROSSSLOT)\b/.test(message))
+      return new StoreError(`${said} (a cluster: locks need a server that is not in cluster mode)`);
+    if (isForbidden(error)) return new StoreError(`${said} (docs/stores.md says what it needs)`);
+    const answered = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS)/.test(message);
+    return new StoreError(said, { temporary: !answered || TEMPORARY.test(message) });
   }
 }
+
+/** Is it the answer of a server whose ACL forbids the request? */
+const isForbidden = (error: unknown): boolean =>
+  /NOPERM|can't run this command|no permission/i.test((error as Error).message);
 
 /** Reports each release of a lock, and the end of its own connection. */
 export class ReleaseListener {

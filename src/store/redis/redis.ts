@@ -7,33 +7,30 @@
  */
 import { StoreError } from "../../errors.ts";
 import { encodeRecord, type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
+import { isSecondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
-import { pause, TimedLease } from "../lease.ts";
+import { TimedLease } from "../lease.ts";
+import { delay, delayed, Outage } from "../outage.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
-import { Connection, Refused, type ReleaseListener } from "./connection.ts";
+import { pauseUnless, seconds } from "../time-limit.ts";
+import { Connection, type ReleaseListener } from "./connection.ts";
 import { ACQUIRE, PROBE, RELEASE, RENEW } from "./scripts.ts";
+import { type Refusal, Silence } from "./silence.ts";
 
 const LOCK = "exclusive:lock:";
 const SHARED = "exclusive:shared:";
 
 /** Time limit of a request, or a third of a lease if that is less. A late request is given up with its connection. */
 const REQUEST_MAX_MS = 5000;
-/** A waiter that has lost the server retries after this time, which doubles up to the maximum. */
-const RETRY_MS = 50;
-const RETRY_MAX_MS = 1000;
+/** Where a user may not subscribe, a waiter asks again after this time, which doubles up to the maximum. */
+const ASK_MS = 50;
+const ASK_MAX_MS = 1000;
 
-/** Opens the store, and connects. */
+/** Opens the store. It connects with the first request. */
 export async function open(url: StoreUrl, options: EngineOptions): Promise<Store<TimedLease>> {
-  const store = new RedisStore(url, options);
-  try {
-    await store.send("PING");
-  } catch (error) {
-    await store.close();
-    throw error;
-  }
-  return store;
+  return new RedisStore(url, options);
 }
 
 class RedisStore implements Store<TimedLease> {
@@ -43,6 +40,9 @@ class RedisStore implements Store<TimedLease> {
   readonly #connection: Connection;
   readonly #leases = new Set<TimedLease>();
   readonly #closing = new AbortController();
+  /** The server that may have forgotten a holder, and since when this process waits for that holder to stop. */
+  #unsure: { server: string; since: number } | undefined;
+  #mayListen = true;
 
   constructor(url: StoreUrl, { ttl, notice }: EngineOptions) {
     this.#url = url;
@@ -55,30 +55,31 @@ class RedisStore implements Store<TimedLease> {
     return this.#url.redacted;
   }
 
-  async tryAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease | undefined> {
+  async tryAcquire(request: Request, given?: AbortSignal): Promise<TimedLease | undefined> {
+    const signal = this.#until(given?.aborted ? undefined : given);
     const attempt = this.#attempt(request);
     try {
       for (;;) {
-        const result = await attempt();
+        const result = await attempt(signal);
         if (result instanceof TimedLease) return result;
         if (result.state === "held") return undefined;
-        await this.#waitOutEarlierHolders(result.left, signal);
+        await this.#waitOut(result, given?.aborted ? given : signal);
       }
     } catch (error) {
       await attempt.undo();
-      throw error;
+      throw signal.aborted && error === signal.reason ? delayed(signal, this.#silent) : error;
     }
   }
 
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease> {
     const attempt = this.#attempt(request);
     try {
-      return await this.#retry<TimedLease>(request.name, signal, async () => {
-        const result = await attempt();
+      return await this.#retry<TimedLease>(request.name, signal, async (signal) => {
+        const result = await attempt(signal);
         if (result instanceof TimedLease) return { done: result };
-        if (result.state === "held") return result;
-        await this.#waitOutEarlierHolders(result.left, signal);
-        return { left: 0 };
+        if (result.state !== "unsure") return result;
+        await this.#waitOut(result, signal);
+        return { ...result, left: 0 };
       });
     } catch (error) {
       await attempt.undo();
@@ -87,8 +88,8 @@ class RedisStore implements Store<TimedLease> {
   }
 
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
-    await this.#retry(name, signal, async () => {
-      const holders = await this.#holders(name);
+    await this.#retry(name, signal, async (signal) => {
+      const holders = await this.#holders(name, signal);
       return holders.length === 0
         ? { done: true }
         : { left: Math.max(...holders.map(([, , , left]) => left)) };
@@ -104,7 +105,13 @@ class RedisStore implements Store<TimedLease> {
     const names = new Set<string>();
     let cursor = "0";
     do {
-      const [next, keys] = await this.send("SCAN", cursor, "MATCH", "exclusive:*", "COUNT", "500");
+      const [next, keys] = await this.#connection.send("SCAN", [
+        cursor,
+        "MATCH",
+        "exclusive:*",
+        "COUNT",
+        "500",
+      ]);
       for (const key of keys as string[]) {
         if (key.startsWith(LOCK)) names.add(key.slice(LOCK.length));
         if (key.startsWith(SHARED)) names.add(key.slice(SHARED.length));
@@ -121,12 +128,17 @@ class RedisStore implements Store<TimedLease> {
     await this.#connection.close();
   }
 
-  send(command: string, ...args: string[]) {
-    return this.#connection.send(command, ...args);
+  #eval(script: string, keys: string[], args: string[] = [], signal?: AbortSignal) {
+    return this.#connection.send("EVAL", [script, String(keys.length), ...keys, ...args], signal);
   }
 
-  #eval(script: string, keys: string[], ...args: string[]) {
-    return this.send("EVAL", script, String(keys.length), ...keys, ...args);
+  get #silent(): string {
+    return `${this.#url.redacted}: no answer in time`;
+  }
+
+  /** A signal that fires with the given one, and when the store is closed. */
+  #until(signal: AbortSignal | undefined): AbortSignal {
+    return AbortSignal.any([...(signal === undefined ? [] : [signal]), this.#closing.signal]);
   }
 
   /**
@@ -137,22 +149,27 @@ class RedisStore implements Store<TimedLease> {
     const owner = crypto.randomUUID();
     const { name, mode } = request;
     const keys = [LOCK + name, SHARED + name];
+    const lasting = isSecondHoldName(name) ? "1" : "0";
     const record = newRecord(request);
     const text = () => new TextDecoder().decode(encodeRecord(record));
     const ttl = String(this.#ttl);
     const release = async () => {
-      await this.#eval(RELEASE, keys, owner, this.#channel(name));
+      await this.#eval(RELEASE, keys, [owner, this.#channel(name)]);
     };
-    const renew = async () => (await this.#eval(RENEW, keys, owner, ttl, mode, text())) === 1;
+    const renew = async (signal?: AbortSignal) =>
+      (await this.#eval(RENEW, keys, [owner, ttl, mode, text(), lasting], signal)) === 1;
+    const silence = new Silence(this.#ttl);
     let unanswered = false;
-    const attempt = async (): Promise<TimedLease | { state: "held" | "unsure"; left: number }> => {
-      this.#closing.signal.throwIfAborted();
+    const attempt = async (signal: AbortSignal): Promise<TimedLease | Refusal> => {
+      signal.throwIfAborted();
       const sent = clock();
       unanswered = true;
       const all = [...keys, "exclusive:memory", "exclusive:token"];
-      const [state, value] = await this.#eval(ACQUIRE, all, owner, ttl, mode, text());
+      const args = [owner, ttl, mode, text(), lasting, silence.stale, this.#trusted];
+      const [state, value, detail] = await this.#eval(ACQUIRE, all, args, signal);
       unanswered = false;
-      if (state !== "taken") return { state, left: value };
+      if (state === "unsure") return this.#doubt(detail, value);
+      if (state === "held") return detail ? silence.hear(detail, value) : { state, left: value };
       const lease: TimedLease = new TimedLease({
         name,
         location: this.location(name),
@@ -182,89 +199,95 @@ class RedisStore implements Store<TimedLease> {
 
   /**
    * Asks until it is done: at once, at each release, and when the holder's lease ends. While the server is unreachable
-   * it reconnects, for one lease or 10 seconds, whichever is longer.
+   * it reconnects.
    * @param ask returns its result, or the milliseconds `left` of the holder's lease
    */
   async #retry<T>(
     name: string,
     given: AbortSignal | undefined,
-    ask: () => Promise<{ done: T } | { left: number }>,
+    ask: (signal: AbortSignal) => Promise<{ done: T } | { state?: Refusal["state"]; left: number }>,
   ): Promise<T> {
-    const signals = [given, this.#closing.signal].filter((signal) => signal !== undefined);
-    const signal = AbortSignal.any(signals);
-    let reached = clock();
-    let delay = RETRY_MS;
+    const signal = this.#until(given);
+    const outage = new Outage(this.#notice);
     let listener: ReleaseListener | undefined;
-    try {
-      for (;;) {
+    let again = ASK_MS;
+    for (let held = false; ; ) {
+      try {
         signal.throwIfAborted();
-        try {
-          listener ??= await this.#listen(name);
-          const released = listener.next();
-          const result = await ask();
-          reached = clock();
-          delay = RETRY_MS;
-          if ("done" in result) return result.done;
-          const wait = new AbortController();
-          // -1 for a key without a time to live, for example after `PERSIST`.
-          const left = result.left < 0 ? this.#ttl : result.left + 1;
-          const end = pause(left, AbortSignal.any([signal, wait.signal]));
-          try {
-            await Promise.race([released, end]);
-          } finally {
-            wait.abort();
-            end.catch(() => {});
-          }
-          if (listener.broken) {
-            listener.close();
-            listener = undefined;
-          }
-        } catch (error) {
-          signal.throwIfAborted();
-          const lost = error instanceof StoreError && !(error instanceof Refused);
-          if (!lost || clock() - reached > Math.max(this.#ttl, 10_000)) throw error;
-          listener?.close();
+        listener ??= await this.#listen(name, signal);
+        const released = listener?.next();
+        const result = await ask(signal);
+        outage.over();
+        if ("done" in result) return result.done;
+        held = result.state !== "silent" && result.state !== "unsure";
+        // -1 for a key without a time to live, for example after `PERSIST`.
+        let left = result.left < 0 ? this.#ttl : result.left + 1;
+        if (listener === undefined) left = Math.min(left, again);
+        again = Math.min(2 * again, ASK_MAX_MS);
+        await pauseUnless(released, left, signal);
+        if (listener?.broken) {
+          listener.close();
           listener = undefined;
-          await pause(delay, signal);
-          delay = Math.min(delay * 2, RETRY_MAX_MS);
         }
+      } catch (error) {
+        listener?.close();
+        listener = undefined;
+        if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
+        if (signal.aborted && error === signal.reason) throw held ? error : delayed(signal, this.#silent);
+        held = false;
+        await outage.wait(error, signal);
       }
-    } finally {
-      listener?.close();
     }
   }
 
-  /** Waits until no holder that the server has forgotten can still own a lock. @param left in milliseconds */
-  async #waitOutEarlierHolders(left: number, signal: AbortSignal | undefined): Promise<void> {
-    const signals = [signal, this.#closing.signal].filter((signal) => signal !== undefined);
-    const any = AbortSignal.any(signals);
-    any.throwIfAborted();
-    const seconds = Math.ceil(left / 100) / 10;
-    this.#notice(
-      `${this.#url.redacted} may have forgotten a lock (new, restarted or emptied): waiting ${seconds} s until none can be in use`,
-    );
-    await pause(left + 1, any);
+  /** A server whose memory is too short. It has been asked for long enough when a lease has passed on our own clock. */
+  #doubt(server: string, left: number): Refusal {
+    if (this.#unsure?.server !== server) this.#unsure = { server, since: clock() };
+    return { state: "unsure", left: Math.min(left, Math.max(0, this.#unsure.since + this.#ttl - clock())) };
+  }
+  get #trusted(): string {
+    const { server, since } = this.#unsure ?? {};
+    return since !== undefined && clock() >= since + this.#ttl ? server! : "";
   }
 
-  /** The channel of release messages. Channels are common to all databases, so the name has the database's number. */
+  /** Waits until no holder that the server has forgotten, or that does not renew its lease, can still own a lock. */
+  async #waitOut({ state, left }: Refusal, signal: AbortSignal): Promise<void> {
+    const why =
+      state === "unsure"
+        ? `${this.#url.redacted} may have forgotten a lock (new, restarted or emptied)`
+        : `the lease of the holder has ended in ${this.#url.redacted}, but it was not released`;
+    this.#notice(`${why}: waiting ${seconds(left)} until none can be in use`);
+    await delay(left + 1, why, signal);
+  }
+
   #channel(name: string): string {
     return `exclusive:free:${this.#connection.database}:${name}`;
   }
 
   /** Listens for the release of a lock and, where the server sends keyspace notifications, for the end of its key. */
-  #listen(name: string): Promise<ReleaseListener> {
+  async #listen(name: string, signal: AbortSignal): Promise<ReleaseListener | undefined> {
+    if (!this.#mayListen) return undefined;
     const keyspace = `__keyspace@${this.#connection.database}__:`;
-    return this.#connection.listen(this.#channel(name), [keyspace + LOCK + name, keyspace + SHARED + name]);
+    const keys = [keyspace + LOCK + name, keyspace + SHARED + name];
+    const listener = await this.#connection.listen(this.#channel(name), keys, signal);
+    if (listener !== undefined) return listener;
+    this.#mayListen = false;
+    this.#notice(
+      `${this.#url.redacted}: this user may not subscribe to exclusive:*, so a waiter asks once a second (docs/stores.md)`,
+    );
+    return undefined;
   }
 
   /** The number of listeners; undefined where the user may not ask. */
   async #waiters(name: string): Promise<number | undefined> {
-    const reply = await this.send("PUBSUB", "NUMSUB", this.#channel(name)).catch(() => undefined);
+    const reply = await this.#connection
+      .send("PUBSUB", ["NUMSUB", this.#channel(name)])
+      .catch(() => undefined);
     return reply === undefined ? undefined : Number(reply[1] ?? Object.values(reply)[0]);
   }
 
-  #holders(name: string): Promise<Found[]> {
-    return this.#eval(PROBE, [LOCK + name, SHARED + name]);
+  #holders(name: string, signal?: AbortSignal): Promise<Found[]> {
+    return this.#eval(PROBE, [LOCK + name, SHARED + name], [], signal);
   }
 }
 

@@ -1,6 +1,7 @@
 /** The faults of every store, with etcd, and faults that only etcd has. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { type EtcdServer, hasEtcd, startEtcd, startEtcdCluster } from "../../support/servers.ts";
+import { until } from "../../support/until.ts";
 import { faultSuite, scene, waits } from "../faults.ts";
 
 setDefaultTimeout(90_000);
@@ -24,6 +25,34 @@ if (hasEtcd()) {
       await etcd.post("lease/revoke", { ID: await leaseOf(etcd, "work") });
     },
     remembers: true,
+  });
+
+  test("a run that waits without limit begins while etcd is away, and outlives two restarts", async () => {
+    await using server = await startEtcd();
+    await server.kill();
+    await using at = scene(server);
+    const waiter = at.run(at.near, 0, "--wait");
+    const notices = () => waiter.stderr.split("trying again").length - 1;
+    await until(
+      () => notices() === 1,
+      "a notice",
+      () => waiter.stderr,
+    );
+    await Bun.sleep(2 * at.ttl);
+    await server.start();
+    expect((await waiter.result).status).toBe(0);
+    const holder = at.run(at.near, 600);
+    await at.log.begun(2, () => holder.stderr);
+    const next = at.run(at.near, 0, "--wait");
+    await waits(next);
+    for (let i = 0; i < 2; i++) {
+      await server.kill();
+      await Bun.sleep(2 * at.ttl);
+      await server.start();
+      await Bun.sleep(1000);
+    }
+    expect((await next.result).status).toBe(0);
+    at.log.check();
   });
 
   test("two members of the cluster are killed, one after the other: the command continues", async () => {

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openEngine, openStore } from "../../../src/store/open-store.ts";
-import type { Lease, Store } from "../../../src/store/store.ts";
+import { type Lease, type Store, TimeIsUp } from "../../../src/store/store.ts";
 import { certificate } from "../../support/certificate.ts";
 import { required } from "../../support/required.ts";
 import { type EtcdServer, freePort, hasEtcd, startEtcd } from "../../support/servers.ts";
@@ -200,13 +200,51 @@ describe.if(hasEtcd())("etcd", () => {
   test("no endpoint answers: a clear error without secrets", async () => {
     await using clients = new Clients();
     const store = await clients.open(`etcd://me:hunter2@127.0.0.1:${freePort()},127.0.0.1:${freePort()}/x`);
-    for (const attempt of [store.tryAcquire(exclusive("x")), store.waitAcquire(exclusive("x"))]) {
+    const late = new AbortController(); // who waits without limit waits for the server too
+    setTimeout(() => late.abort(new TimeIsUp()), 500);
+    for (const attempt of [
+      store.tryAcquire(exclusive("x")),
+      store.waitAcquire(exclusive("x"), late.signal),
+    ]) {
       const error = await errorOf(attempt);
       expect(error).toBeInstanceOf(StoreError);
       expect(error.message).toContain("etcd://me@127.0.0.1");
       expect(error.message).not.toContain("hunter2");
     }
   });
+
+  test("many locks in one process keep their leases, also beside 256 slow requests of the application", async () => {
+    await using clients = new Clients();
+    using silent = Bun.serve({ port: 0, fetch: () => new Promise<Response>(() => {}), idleTimeout: 0 });
+    const stop = new AbortController();
+    const slow = Array.from({ length: 256 }, () => errorOf(fetch(silent.url, { signal: stop.signal })));
+    const store = await clients.open(server.url);
+    const leases: Lease[] = [];
+    for (let i = 0; i < 150; i++) leases.push((await store.tryAcquire(exclusive(`many ${i}`)))!);
+    const waiters = Array.from({ length: 150 }, (_, i) => store.waitAcquire(exclusive(`many ${i}`)));
+    await Bun.sleep(2 * TTL);
+    expect(leases.filter(({ lost }) => lost!.aborted)).toEqual([]);
+    for (const lease of leases) await lease.release();
+    for (const waiter of waiters) await (await waiter).release();
+    stop.abort(new Error("enough"));
+    await Promise.all(slow);
+  }, 90_000);
+
+  test("a token that expires while a lock is held and waited for is replaced", async () => {
+    await using own = await startEtcd({ args: ["--auth-token-ttl", "1"] });
+    await own.post("auth/role/add", { name: "root" });
+    await own.post("auth/user/add", { name: "root", password: "secret" });
+    await own.post("auth/user/grant", { user: "root", role: "root" });
+    await own.post("auth/enable", {});
+    await using clients = new Clients();
+    const store = await clients.open(own.url.replace("://", "://root:secret@"));
+    const lease = (await store.tryAcquire(exclusive("x")))!;
+    const waiting = store.waitAcquire(exclusive("x"));
+    await Bun.sleep(3 * TTL);
+    expect(lease.lost!.aborted).toBe(false);
+    await lease.release();
+    await (await waiting).release();
+  }, 60_000);
 
   test("a user with a password and access to one prefix", async () => {
     await using own = await startEtcd();

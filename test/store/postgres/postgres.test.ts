@@ -127,7 +127,7 @@ describe.if(hasPostgres())("postgres", () => {
     await (await waiting).release();
   });
 
-  test("a waiter sends no statement while it waits", async () => {
+  test("a waiter sends less than two statements a second while it waits", async () => {
     await using clients = new Clients();
     const store = await clients.open(server.url);
     const first = (await store.tryAcquire(exclusive("asks")))!;
@@ -143,7 +143,7 @@ describe.if(hasPostgres())("postgres", () => {
     await until(() => statements() > 0, "the server to write its log");
     const before = statements();
     await Bun.sleep(2 * TTL); // time for six renewals of the holder
-    expect(statements()).toBe(before);
+    expect(statements() - before).toBeLessThan(2 * 2 * (TTL / 1000)); // each holds no snapshot for longer than a slice
     await first.release();
     await (await waiting).release();
   });

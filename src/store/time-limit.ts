@@ -1,0 +1,65 @@
+/** Waiting with a limit. Nothing here waits on a promise that may never settle without keeping the program running. */
+
+/** The promise, rejected with the signal's reason if that fires first. */
+export function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const giveUp = () => reject(signal.reason);
+    if (signal.aborted) giveUp();
+    signal.addEventListener("abort", giveUp, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", giveUp));
+  });
+}
+
+/**
+ * Asks for an answer within a time limit, and within a signal that is given. A limit keeps the program running until
+ * then, which neither a promise nor `AbortSignal.timeout` does.
+ * @param ask receives a signal that fires when it is too late
+ * @throws {DOMException} named `TimeoutError` when the limit has passed
+ */
+export async function limited<T>(
+  milliseconds: number,
+  ask: (signal: AbortSignal) => Promise<T>,
+  given?: AbortSignal,
+): Promise<T> {
+  const limit = new AbortController();
+  const timer = setTimeout(
+    () => limit.abort(new DOMException(`no answer in ${seconds(milliseconds)}`, "TimeoutError")),
+    milliseconds,
+  );
+  const signal = given === undefined ? limit.signal : AbortSignal.any([given, limit.signal]);
+  try {
+    return await within(signal, ask(signal));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A time for people: `2 s`, `0.7 s`. */
+export const seconds = (milliseconds: number): string => `${Number((milliseconds / 1000).toFixed(1))} s`;
+
+/**
+ * Sleeps, in milliseconds.
+ * @param signal ends the sleep: the promise is rejected with its reason, at once if it has already fired
+ */
+export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  const sleep = Promise.withResolvers<void>();
+  const timer = setTimeout(sleep.resolve, milliseconds);
+  const done = signal === undefined ? sleep.promise : within(signal, sleep.promise);
+  return done.finally(() => clearTimeout(timer));
+}
+
+/** Sleeps like `pause`, but no longer than until the promise is resolved, where there is one. */
+export async function pauseUnless(
+  done: Promise<void> | undefined,
+  milliseconds: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const wake = new AbortController();
+  const sleep = pause(milliseconds, AbortSignal.any([signal, wake.signal]));
+  try {
+    await Promise.race(done === undefined ? [sleep] : [sleep, done]);
+  } finally {
+    wake.abort();
+    sleep.catch(() => {});
+  }
+}
