@@ -4,7 +4,7 @@
  * is written by `write` of `files.ts`.
  */
 import { FILLERS } from "./descriptors.ts";
-import { close, O, open } from "./files.ts";
+import { close, O, open, readDirectory, readText } from "./files.ts";
 import { address, type CFunction, libc, linux } from "./libc.ts";
 
 const TIOCGWINSZ = linux ? 0x5413 : 0x40087468;
@@ -51,6 +51,16 @@ export const foregroundGroup = (): number | undefined => withTerminal((terminal)
 
 /** Is our process group the one that the terminal sends its signals to? */
 export const inForeground = (): boolean => foregroundGroup() === ownGroup();
+
+/** Is a process of this group stopped, as one that reads from a terminal in the background? Known on Linux only. */
+export function hasStopped(group: number): boolean {
+  const names = linux ? readDirectory("/proc") : [];
+  return Array.from(names).some((name) => {
+    const stat = /^\d/.test(name) ? readText(`/proc/${name}/stat`) : undefined;
+    const [state, , ofGroup] = stat?.slice(stat.lastIndexOf(")") + 2).split(" ") ?? []; // proc_pid_stat(5)
+    return state === "T" && ofGroup === String(group);
+  });
+}
 
 /** Puts a process group of our session into the terminal's foreground. SIGTTOU must be blocked: tcsetpgrp(3). */
 export function setForeground(group: number): void {

@@ -176,7 +176,7 @@ describe.if(here)("a probe finds the same, bare and wrapped", () => {
       const [bare, bareFile] = probing(condition, [], dir);
       await command(bare, { cwd: dir.path });
       await using holder = await hold(dir, "t");
-      const [argv, file] = probing(condition, run("--wait"), dir);
+      const [argv, file] = probing(condition, run("--quiet", "--wait"), dir);
       await using waiter = new Process(argv, { dir, cwd: dir.path });
       await until(() => waiters(dir.lockfile("t")) === 1, "the waiter");
       holder.kill();

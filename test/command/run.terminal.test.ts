@@ -202,6 +202,64 @@ describe.if(here)("job control, in an interactive shell", () => {
   });
 });
 
+describe.if(here)("job control, a command in a process group of its own", () => {
+  const fronts = { run: "exclusive run t --", flock: "exclusive flock job.lock" };
+  for (const [what, front] of Object.entries(fronts)) {
+    for (const [key, status] of [
+      ["CTRL_C", 124 + 6],
+      ["CTRL_BACKSLASH", 131],
+    ] as const) {
+      test(`${what}: ${key} ends timeout(1) and what it runs`, async () => {
+        using dir = new TempDir();
+        await using tty = bash(dir);
+        await tty.shows("P> ");
+        tty.type(`cd ${dir.path}; ulimit -c 0; ${front} timeout 60 sh -c 'echo be""gun; exec sleep 60'\n`);
+        await tty.shows(/^begun/m);
+        tty.type(KEY[key]);
+        await tty.shows("P> ");
+        tty.type("echo =$?=\n");
+        await tty.shows(`=${status}=`);
+      });
+    }
+
+    test(`${what}: Ctrl-Z stops timeout(1), fg continues it, and it reads from the terminal`, async () => {
+      using dir = new TempDir();
+      await using tty = bash(dir);
+      await tty.shows("P> ");
+      tty.type(
+        `cd ${dir.path}; ${front} timeout 60 sh -c 'echo be""gun; read -r x; echo "got $x"; read -r x; echo "got $x"'\n`,
+      );
+      await tty.shows(/^begun/m);
+      for (const word of ["one", "two"]) {
+        tty.type(KEY.CTRL_Z);
+        await tty.shows("Stopped");
+        await tty.shows("P> ");
+        tty.type("fg\n");
+        await tty.shows(/^exclusive/m);
+        tty.type(`${word}\n`);
+        await tty.shows(`got ${word}`);
+      }
+      await tty.shows("P> ");
+      tty.type("echo =$?=\n");
+      await tty.shows("=0=");
+    });
+
+    test(`${what}: Ctrl-C reaches it once it has the terminal, and the shell has it back`, async () => {
+      using dir = new TempDir();
+      await using tty = bash(dir);
+      await tty.shows("P> ");
+      tty.type(`cd ${dir.path}; ${front} timeout 60 sh -c 'read -r x; echo "got $x"; exec sleep 60'\n`);
+      tty.type("word\n");
+      await tty.shows("got word");
+      tty.type(KEY.CTRL_C);
+      await tty.shows("P> ");
+      tty.type("read -r y; echo =$y=\n");
+      tty.type("again\n");
+      await tty.shows("=again=");
+    });
+  }
+});
+
 describe.if(here)("the waiting line", () => {
   test("appears, is redrawn in place, fits the window, and is erased", async () => {
     using dir = new TempDir();

@@ -46,14 +46,15 @@ export function float(text: string): number {
 export function size(text: string): bigint {
   const match = SIZE.exec(text);
   if (!match) throw new NotANumber();
-  const [, digits, fraction = "", unit, suffix] = match;
-  if (fraction !== "" && !unit) throw new NotANumber();
+  const [, digits, fraction, unit, suffix] = match;
+  // util-linux takes a fraction for a unit alone, and a point without digits for none.
+  if (fraction !== undefined && !unit) throw new NotANumber();
   const octal = /^0\d+$/.test(digits!);
   if (octal && /[89]/.test(digits!)) throw new NotANumber();
   const base = suffix?.toLowerCase() === "b" ? 1000n : 1024n;
   const factor = unit ? base ** BigInt("KMGTPEZY".indexOf(unit.toUpperCase()) + 1) : 1n;
   const whole = BigInt(octal ? `0o${digits}` : digits!) * factor;
-  const value = whole + (BigInt(fraction || "0") * factor) / 10n ** BigInt(fraction.length);
+  const value = whole + (BigInt(fraction || "0") * factor) / 10n ** BigInt(fraction?.length ?? 0);
   if (value >= 1n << 64n) throw new OutOfRange();
   return value;
 }

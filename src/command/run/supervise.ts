@@ -18,7 +18,14 @@ import {
   SIG,
   send,
 } from "../../os/signals.ts";
-import { foregroundGroup, groupOf, inForeground, ownGroup, setForeground } from "../../os/terminal.ts";
+import {
+  foregroundGroup,
+  groupOf,
+  hasStopped,
+  inForeground,
+  ownGroup,
+  setForeground,
+} from "../../os/terminal.ts";
 
 /** Signals that a terminal sends to its whole foreground process group: termios(3). */
 const TERMINAL_SIGNALS = new Set<number>([
@@ -75,8 +82,7 @@ export class Supervision {
 
   /** What a terminal has sent to our group reaches the command's, too. */
   #passOn(signal: number): void {
-    const group = groupOf(this.pid);
-    if (group !== ownGroup()) send(group === this.pid ? -group : this.pid, signal);
+    if (groupOf(this.pid) !== ownGroup()) send(this.#leads() ? -this.pid : this.pid, signal);
   }
 
   /**
@@ -87,7 +93,7 @@ export class Supervision {
   #follow(change: Change): Ending | undefined {
     if ("exited" in change || "killed" in change) return change;
     if (!("stopped" in change) || this.#isBackground(change.stopped)) return undefined;
-    if (this.#giveTerminal(change.stopped)) return undefined;
+    if (isForTerminal(change.stopped) && this.#giveTerminal()) return undefined;
     raiseDefault(change.stopped);
     // Continued. A shell's `fg` continues us both; a SIGCONT to us alone is meant for the command too.
     this.#resumed = true;
@@ -97,8 +103,7 @@ export class Supervision {
       if (next !== undefined) return this.#follow(next);
       Bun.sleepSync(1);
     }
-    const group = groupOf(this.pid);
-    send(group === this.pid && group !== ownGroup() ? -group : this.pid, SIG.CONT);
+    send(this.#leads() ? -this.pid : this.pid, SIG.CONT);
     return undefined;
   }
 
@@ -108,20 +113,30 @@ export class Supervision {
     return signal === SIG.STOP && !isOurs;
   }
 
-  /**
-   * Gives the terminal to a command that leads a group of its own and was stopped because it needs the terminal, where our
-   * group has it.
-   */
-  #giveTerminal(signal: number): boolean {
-    const group = groupOf(this.pid);
-    const needsIt = signal === SIG.TTIN || signal === SIG.TTOU;
-    if (!needsIt || group !== this.pid || group === ownGroup() || !inForeground()) return false;
+  /** Call it when no signal has come for a while: a process of the command may need the terminal. */
+  idle(): void {
+    if (this.#foreground === undefined && this.#leads() && inForeground() && hasStopped(this.pid))
+      this.#giveTerminal();
+  }
+
+  /** Does the command lead a process group of its own? */
+  #leads(): boolean {
+    return groupOf(this.pid) === this.pid && this.pid !== ownGroup();
+  }
+
+  /** Gives the terminal to the command's own group, where ours has it: without us it would be in the foreground. */
+  #giveTerminal(): boolean {
+    if (!this.#leads() || !inForeground()) return false;
+    const group = this.pid;
     setForeground(group);
     this.#foreground = group;
     send(-group, SIG.CONT);
     return true;
   }
 }
+
+/** Is this how the kernel stops what reads from a terminal, or sets it, in the background? */
+const isForTerminal = (signal: number): boolean => signal === SIG.TTIN || signal === SIG.TTOU;
 
 /** Waits for the command's end. @param seen as in `Supervision` */
 export function supervise(pid: number, seen?: Set<number>): Ending {
@@ -130,7 +145,8 @@ export function supervise(pid: number, seen?: Set<number>): Ending {
     const ending = supervision.poll();
     if (ending !== undefined) return ending;
     const received = nextSignal();
-    if (received !== undefined) supervision.take(received);
+    if (received === undefined) supervision.idle();
+    else supervision.take(received);
   }
 }
 
