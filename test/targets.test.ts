@@ -66,6 +66,13 @@ async function smoke(
   const refused = await start("run", "smoke", "--", "true").result;
   expect(refused).toMatchObject({ status: 75, stdout: "" });
   expect(refused.stderr).toContain("is held by pid");
+  // The engine aborts where its first reservation fails: `build/abort.ts` makes that a status of its own.
+  const unable = await new Process([...prefix, dist(`exclusive-${name}`), "status", "smoke"], {
+    dir,
+    env: { ...env, BUN_JSC_structureHeapSizeInKB: "1" },
+  }).result;
+  expect(unable).toMatchObject({ status: 71, stdout: "" });
+  expect(unable.stderr).toMatch(/^exclusive: cannot run here: [^\n]+\n$/);
   const status = await start("status", "smoke", "--json").result;
   expect(JSON.parse(status.stdout)).toMatchObject({
     state: "held",

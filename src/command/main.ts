@@ -5,7 +5,7 @@
  * takes for a held lock.
  */
 try {
-  const { blockSignals } = require("../os/signal-mask.ts") as typeof import("../os/signal-mask.ts");
+  const { blockSignals } = await import("../os/signal-mask.ts");
   blockSignals();
   await import("./dispatch.ts");
 } catch (error) {

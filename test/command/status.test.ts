@@ -38,6 +38,7 @@ test("--json: the record and what the OS reports about the process", async () =>
       commandPid: pid,
       host: hostname(),
       acquiredAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+      acquiredUptime: expect.any(Number),
       mode: "exclusive",
       label: "nightly",
       user: expect.any(String),

@@ -79,6 +79,7 @@ describe.if(here)("in these surroundings", () => {
     "clone3 refused with EPERM": { prefix: refuse("clone3", "EPERM") },
     "fork refused with EAGAIN": { prefix: refuse("clone,clone3,vfork,fork", "EAGAIN") },
     "no memory that is writable and executable": { prefix: [nowx], fails: true },
+    "an engine that aborts": { env: { BUN_JSC_structureHeapSizeInKB: "1" }, fails: true },
     "the JIT switched off": { env: { BUN_JSC_useJIT: "0" }, fails: true },
     ...Object.fromEntries(
       [400_000, 1_000_000, 2_000_000].map((size) => [
