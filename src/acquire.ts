@@ -8,7 +8,10 @@ import { type Duration, milliseconds } from "./duration.ts";
 import { CannotAcquireLock, LockTimeout } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
-import type { Lease, Request, Store } from "./store/store.ts";
+import type { Lease, PlaceChange, Request, Store } from "./store/store.ts";
+
+/** Pause between two looks at the files of held locks, in milliseconds. */
+const LOOK_MS = 1000;
 
 /** How long to try. */
 export interface AcquireOptions {
@@ -28,6 +31,8 @@ export interface AcquireOptions {
 /** A lease that ends at once: that of a lock in a file. */
 export interface SyncLease extends Lease {
   releaseSync(): void;
+  /** Keeps the lock's file at its path: to be called about once a second. */
+  lookAfterFile(): PlaceChange | undefined;
 }
 
 /** A store that answers at once: that of locks in files. An interface, so that no type of the library names the OS. */
@@ -218,6 +223,24 @@ export function releaseSync(lease: SyncLease): void {
 /** The locks in files that this process holds. A lock of another store ends with its connection or lease. */
 const held = new Set<SyncLease>();
 let watchingExit = false;
+let lookingAfter: Timer | undefined;
+
+/**
+ * Looks after the files of the held locks, while the program's event loop turns. It does not keep the loop alive.
+ * @param report called when another program has removed one
+ */
+export function lookAfterHeld(report: (change: PlaceChange) => void): void {
+  lookingAfter ??= setInterval(() => {
+    if (held.size === 0) {
+      clearInterval(lookingAfter);
+      lookingAfter = undefined;
+    }
+    for (const lease of held) {
+      const change = lease.lookAfterFile();
+      if (change !== undefined) report(change);
+    }
+  }, LOOK_MS).unref();
+}
 
 const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
 

@@ -5,6 +5,7 @@ import {
   acquireSync,
   holderOf,
   locationOf,
+  lookAfterHeld,
   release,
   releaseAll,
   releaseSync,
@@ -20,13 +21,15 @@ import { FileLease } from "./store/file/file-lease.ts";
 import { FileStore } from "./store/file/file-store.ts";
 import { LazyStore } from "./store/lazy-store.ts";
 import { checkStoreUrl, directoryOf } from "./store/open-store.ts";
-import type { Lease, Request, Store } from "./store/store.ts";
+import { describePlaceChange, type Lease, type PlaceChange, type Request, type Store } from "./store/store.ts";
 
 /** Which lock, and where it lives. */
 export interface LockOptions {
   /** Any text. Default: the absolute path of the calling file; in a compiled program, of the executable. */
   name?: string | undefined;
-  /** Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` if it is writable, else the temp directory. */
+  /**
+   * Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` where every user may write in it, else `/tmp`.
+   */
   dir?: string | undefined;
   /** Lock this existing file or directory as it is; it is never written to nor deleted. */
   file?: string | undefined;
@@ -196,6 +199,7 @@ export class Lock implements Disposable, AsyncDisposable {
     }
     this.#lease = lease;
     this.#lockfile = lease.location;
+    if (lease instanceof FileLease) lookAfterHeld(warnOf);
     inform(this.#logger, () => `acquired '${printable(this.name)}' (${printable(lease.location)})`);
     return this;
   }
@@ -221,6 +225,11 @@ function storeFor(options: LockOptions): Store {
   if (typeof store !== "string") return store;
   const directory = directoryOf(checkStoreUrl(store));
   return directory === undefined ? new LazyStore(store, { ttl }) : new FileStore({ dir: directory });
+}
+
+/** A lock file that another program removed is a warning of the runtime: on stderr, unless the program handles it. */
+function warnOf(change: PlaceChange): void {
+  process.emitWarning(describePlaceChange(change), { type: "ExclusiveWarning", code: "ELOCKFILE" });
 }
 
 let watchingSignals = false;

@@ -38,5 +38,5 @@ async function doctor(rawArgs: string[]): Promise<number> {
     dir = location.dir;
   }
   const { doctorDirectory } = await import("./doctor/directory.ts");
-  return doctorDirectory(dir ?? defaultDirectory(), json);
+  return doctorDirectory(dir ?? defaultDirectory().path, json);
 }

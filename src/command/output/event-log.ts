@@ -3,7 +3,12 @@ import { write } from "../../os/files.ts";
 import { jsonLine, printError } from "./print.ts";
 
 /** An event, as `--log-format json` names it. */
-export type LockEvent = "waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released" | "lost";
+export type LockEvent =
+  | ("waiting" | "acquired" | "refused" | "skipped" | "stopped" | "released" | "lost")
+  | ("retaken" | "split");
+
+/** Events that are no news: they are shown with `verbose` alone, so that a job under cron sends no mail for them. */
+const ORDINARY = new Set<LockEvent>(["acquired", "skipped", "released"]);
 
 /** How much is reported, and in which format. */
 export interface Verbosity {
@@ -34,7 +39,7 @@ export class EventLog {
     if (quiet) return;
     if (json) {
       write(2, `${jsonLine({ time: new Date().toISOString(), event, name: this.name, ...details })}\n`);
-    } else if (verbose || (event !== "acquired" && event !== "released")) {
+    } else if (verbose || !ORDINARY.has(event)) {
       printError(text());
     }
   }

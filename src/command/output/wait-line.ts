@@ -1,4 +1,7 @@
-/** The progress of a wait: one live line on a terminal, elsewhere a line at the start and then a rare reminder. */
+/**
+ * The progress of a wait: one live line on a terminal. Elsewhere nothing, as a wait that succeeds is no news for cron's
+ * mail; with `--verbose` or as JSON a line at the start and then a rare reminder.
+ */
 import { releaseAll } from "../../acquire.ts";
 import { type Duration, humanDuration, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
@@ -26,10 +29,11 @@ export function showWaiting(
   timeout: Duration | undefined,
   log: EventLog,
 ): Disposable {
-  if (log.verbosity.quiet) return { [Symbol.dispose]() {} };
+  const { quiet, verbose, json } = log.verbosity;
+  const live = !json && process.stderr.isTTY;
+  if (quiet || !(live || json || verbose)) return { [Symbol.dispose]() {} };
   const begun = Date.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
-  const live = !log.verbosity.json && process.stderr.isTTY;
   let holder: Holder | null = null;
   let timer: Timer | undefined;
   let restore: (() => void) | undefined;

@@ -78,14 +78,19 @@ export class Supervision {
   }
 }
 
-/** Waits for the command's end. @param seen as in `Supervision` */
-export function supervise(pid: number, seen?: Set<number>): Ending {
+/**
+ * Waits for the command's end.
+ * @param seen as in `Supervision`
+ * @param meanwhile called after each signal, and after each second without one
+ */
+export function supervise(pid: number, seen?: Set<number>, meanwhile?: () => void): Ending {
   const supervision = new Supervision(pid, seen);
   for (;;) {
     const ending = supervision.poll();
     if (ending !== undefined) return ending;
     const received = nextSignal();
     if (received !== undefined) supervision.take(received);
+    meanwhile?.();
   }
 }
 

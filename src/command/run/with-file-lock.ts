@@ -7,6 +7,7 @@ import type { Ending } from "../../os/child-process.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
+import { describePlaceChange } from "../../store/store.ts";
 import type { EventLog } from "../output/event-log.ts";
 import { cannotStart } from "./cannot-start.ts";
 import type { RunPlan } from "./run-plan.ts";
@@ -33,7 +34,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   });
   let ending: Ending;
   try {
-    ending = runCommand(plan, lease, endThreads);
+    ending = runCommand(plan, lease, endThreads, log);
   } finally {
     releaseSync(lease);
   }
@@ -46,7 +47,12 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started: () => void): Ending {
+function runCommand(
+  { argv, request, exec }: RunPlan,
+  lease: FileLease,
+  started: () => void,
+  log: EventLog,
+): Ending {
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   const command = { argv, env, lockFd: lease.fd };
   if (exec) {
@@ -59,7 +65,14 @@ function runCommand({ argv, request, exec }: RunPlan, lease: FileLease, started:
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
-  return supervise(pid);
+  return supervise(pid, undefined, () => lookAfterFile(lease, log));
+}
+
+function lookAfterFile(lease: FileLease, log: EventLog): void {
+  const change = lease.lookAfterFile();
+  if (change === undefined) return;
+  const { event, ...details } = change;
+  log.tell(event, details, () => describePlaceChange(change));
 }
 
 /**

@@ -1,11 +1,11 @@
 /** A lock that is held through an open file: its record, and how it is given back. The rules are in `file-store.ts`. */
 import { encodeRecord, type HolderRecord, type Mode } from "../../holder.ts";
-import type { FileStatus } from "../../os/files.ts";
 import * as files from "../../os/files.ts";
 import { flock, LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
-import type { Lease } from "../store.ts";
-import type { LockFile, OpenFile } from "./lock-file.ts";
+import type { Lease, PlaceChange } from "../store.ts";
+import { FILE_MODE, LEFT_MODE, type LockFile, type OpenFile } from "./lock-file.ts";
+import { LockPlace } from "./place.ts";
 
 /** What a lease does with its file on release. */
 interface Leaving {
@@ -17,18 +17,17 @@ interface Leaving {
 /** A lock held through an open file. */
 export class FileLease implements Lease {
   #released = false;
-  #fd: number;
-  readonly #status: FileStatus;
+  readonly #place: LockPlace;
 
   constructor(
     private readonly file: LockFile,
-    { fd, status }: OpenFile,
+    private readonly open: OpenFile,
     private readonly leaving: Leaving,
     /** The record in the file; undefined where the file is not ours to write. */
     private readonly record: HolderRecord | undefined,
   ) {
-    this.#fd = fd;
-    this.#status = status;
+    this.#place = new LockPlace(file, open, leaving.mode, record);
+    if (record !== undefined && open.status.mode !== FILE_MODE) files.fchmod(open.fd, FILE_MODE);
     // A truncated record, or that of an earlier holder, must not stay.
     if (this.#write() !== undefined) this.#empty();
   }
@@ -39,12 +38,17 @@ export class FileLease implements Lease {
 
   /** The descriptor that holds the lock, until it is released. */
   get fd(): number {
-    return this.#fd;
+    return this.open.fd;
   }
 
   /** Takes over the descriptor's new number, after it was duplicated and the old one closed. */
   moveTo(fd: number): void {
-    this.#fd = fd;
+    this.open.fd = fd;
+  }
+
+  /** Keeps the lock's file at its path: to be called about once a second. */
+  lookAfterFile(): PlaceChange | undefined {
+    return this.#released || this.file.givenByUser ? undefined : this.#place.look();
   }
 
   /** Adds the wrapped command's pid to the record. */
@@ -61,8 +65,9 @@ export class FileLease implements Lease {
     try {
       if (!this.file.givenByUser) this.#leaveFile();
     } finally {
-      flock(this.#fd, LOCK.UN);
-      files.close(this.#fd);
+      this.#place.close();
+      flock(this.open.fd, LOCK.UN);
+      files.close(this.open.fd);
     }
   }
 
@@ -73,11 +78,14 @@ export class FileLease implements Lease {
   #leaveFile(): void {
     // The last of many readers removes the file: only it can convert its lock. flock(2) converts by giving the lock up
     // first, which is no loss to a reader that leaves.
-    if (this.leaving.mode === "shared" && flock(this.#fd, LOCK.EX | LOCK.NB) !== undefined) return;
+    const { fd, status, writable } = this.#place.current;
+    if (this.leaving.mode === "shared" && flock(fd, LOCK.EX | LOCK.NB) !== undefined) return;
     const now = files.lstat(this.file.path);
-    if (typeof now === "string" || !files.sameFile(now, this.#status)) return;
+    if (typeof now === "string" || !files.sameFile(now, status)) return;
     // A file that we may not delete stays, and serves the next holder as well: but it must not name us.
-    if (this.leaving.keep || files.unlink(this.file.path) !== undefined) this.#empty();
+    if (!this.leaving.keep && files.unlink(this.file.path) === undefined) return;
+    this.#empty();
+    if (this.record !== undefined && writable) files.fchmod(fd, LEFT_MODE);
   }
 
   /**
@@ -88,12 +96,15 @@ export class FileLease implements Lease {
   #write(): Code | undefined {
     if (this.record === undefined) return undefined;
     const bytes = encodeRecord(this.record);
-    const failure = files.pwrite(this.#fd, bytes);
+    const { fd, writable } = this.#place.current;
+    if (!writable) return undefined;
+    const failure = files.pwrite(fd, bytes);
     if (failure !== undefined || this.leaving.mode === "shared") return failure;
-    return files.ftruncate(this.#fd, bytes.length);
+    return files.ftruncate(fd, bytes.length);
   }
 
   #empty(): void {
-    if (this.record !== undefined) files.ftruncate(this.#fd, 0);
+    const { fd, writable } = this.#place.current;
+    if (this.record !== undefined && writable) files.ftruncate(fd, 0);
   }
 }

@@ -36,9 +36,9 @@
  * released its locks by the time that kill(2) returns.
  */
 import { type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
-import { defaultDirectory } from "../../name.ts";
+import { checkPath, defaultDirectory } from "../../name.ts";
 import * as files from "../../os/files.ts";
-import { flock, LOCK } from "../../os/flock.ts";
+import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import { FileLease } from "./file-lease.ts";
@@ -55,6 +55,7 @@ import {
   openIfPresent,
   openNamedFile,
   readRecord,
+  reopenForLock,
   statusOfOpen,
   unstableFileError,
 } from "./lock-file.ts";
@@ -87,8 +88,9 @@ export class FileStore implements Store {
 
   constructor({ dir, file, keep = false }: FileStoreOptions = {}) {
     this.#keep = keep;
-    this.#named = file ? { path: absolute(file), fitsName: true, givenByUser: true } : undefined;
-    this.dir = absolute(dir ?? defaultDirectory());
+    this.#named =
+      file === undefined ? undefined : { path: absolute("file", file), fitsName: true, givenByUser: true };
+    this.dir = absolute("dir", dir ?? defaultDirectory().path);
   }
 
   #fileOf(name: string): LockFile {
@@ -130,7 +132,7 @@ export class FileStore implements Store {
       const open = openFile(file);
       let lease: FileLease | undefined;
       try {
-        const failure = flock(open.fd, operation(request.mode) | LOCK.NB);
+        const failure = tryLock(file, open, request.mode);
         if (failure === "EAGAIN")
           return retriesBeforeRefusal(file.givenByUser ? {} : readHolder(open.fd), request.mode);
         lease = this.#accept(file, open, failure, request);
@@ -155,7 +157,8 @@ export class FileStore implements Store {
         signal?.throwIfAborted();
         const open = openFile(file);
         fds.push(open.fd);
-        let failure = flock(open.fd, how | LOCK.NB);
+        let failure = tryLock(file, open, request.mode);
+        fds[fds.length - 1] = open.fd; // it may have been opened again
         while (failure === "EAGAIN" || failure === "EINTR") {
           signal?.throwIfAborted();
           failure = await waiter.flock(open.fd, how, signal);
@@ -178,23 +181,27 @@ export class FileStore implements Store {
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     const file = this.#fileOf(name);
-    const { path, givenByUser } = file;
+    const { path } = file;
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
     for (let attempts = 0; ; ) {
       signal?.throwIfAborted();
-      const { fd } = givenByUser ? openNamedFile(path) : openIfPresent(path);
+      const { fd } = file.givenByUser ? openNamedFile(path) : openIfPresent(path);
       if (fd === "ENOENT") return;
       if (typeof fd === "string") throw openError(file, fd);
+      const open: OpenFile = { fd, writable: false, status: statusOfOpen(fd, path) };
       try {
-        const failure = await waiter.flock(fd, LOCK.EX, signal);
+        let failure = await waiter.flock(fd, LOCK.EX, signal);
+        if (failure === "EINTR") continue;
+        if (failure !== undefined && reopenForLock(file, open, failure))
+          failure = await waiter.flock(open.fd, LOCK.EX, signal);
         if (failure === "EINTR") continue;
         if (failure !== undefined) throw lockError(path, failure);
-        if (givenByUser || isStillAt(path, statusOfOpen(fd, path)) !== "another") return;
+        if (isStillAt(file, open.status) !== "another") return;
         // A newcomer may hold the lock of the file that is there now.
         if (++attempts > ATTEMPTS_MAX) throw unstableFileError(path);
       } finally {
-        files.close(fd);
+        files.close(open.fd);
       }
     }
   }
@@ -238,8 +245,8 @@ export class FileStore implements Store {
     const { path, fitsName, givenByUser } = file;
     if (failure !== undefined) throw lockError(path, failure);
     const leaving = { mode: request.mode, keep: this.#keep };
+    if (isStillAt(file, open.status) !== "same") return undefined;
     if (givenByUser) return new FileLease(file, open, leaving, undefined);
-    if (isStillAt(path, open.status) !== "same") return undefined;
     // Another user's left-over, which we do not write into. Where we may, we delete it and make a file of our own.
     const discards = !open.writable && request.mode === "exclusive" && !this.#keep;
     if (discards && files.unlink(path) === undefined) return undefined;
@@ -249,10 +256,10 @@ export class FileStore implements Store {
   }
 }
 
-/** A path that means the same after a change of directory. */
-function absolute(path: string): string {
-  if (path.startsWith("/")) return path;
-  return (require("node:path") as typeof import("node:path")).resolve(path);
+/** A path that means the same after a change of directory. @throws {TypeError} when it is empty or no text */
+function absolute(what: string, path: string): string {
+  if (checkPath(what, path).startsWith("/")) return path;
+  return checkPath(what, (require("node:path") as typeof import("node:path")).resolve(path));
 }
 
 /**
@@ -266,6 +273,16 @@ function retriesBeforeRefusal(holder: Holder, wanted: Mode): number {
 }
 
 const pauseBefore = (retries: number): number => Math.min(2 ** retries, PAUSE_MAX);
+
+/** Tries to lock, for which the file is opened again where the file system needs that. */
+function tryLock(file: LockFile, open: OpenFile, mode: Mode): Code | undefined {
+  const failure = flock(open.fd, operation(mode) | LOCK.NB);
+  if (failure === undefined || mode === "shared") return failure;
+  if (reopenForLock(file, open, failure)) return flock(open.fd, operation(mode) | LOCK.NB);
+  // Another user's file, which we may not write: whether it is held can be told all the same.
+  if (needsWriting(failure) && flock(open.fd, LOCK.SH | LOCK.NB) === "EAGAIN") return "EAGAIN";
+  return failure;
+}
 
 const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
 
