@@ -21,7 +21,13 @@ import { FileLease } from "./store/file/file-lease.ts";
 import { FileStore } from "./store/file/file-store.ts";
 import { LazyStore } from "./store/lazy-store.ts";
 import { checkStoreUrl, directoryOf } from "./store/open-store.ts";
-import { describePlaceChange, type Lease, type PlaceChange, type Request, type Store } from "./store/store.ts";
+import {
+  describePlaceChange,
+  type Lease,
+  type PlaceChange,
+  type Request,
+  type Store,
+} from "./store/store.ts";
 
 /** Which lock, and where it lives. */
 export interface LockOptions {

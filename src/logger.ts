@@ -14,6 +14,10 @@ export function inform(given: Logger | undefined, message: () => string): void {
   (given ?? shared)?.info(message());
 }
 
+/** Does `EXCLUSIVE_LOG` ask for messages at `info`? For the command, which needs no consola to print them. */
+export const logsInfo = (): boolean =>
+  !["", "silent", "fatal", "error", "warn", "log"].includes((process.env.EXCLUSIVE_LOG ?? "").toLowerCase());
+
 /** consola, loaded on demand, in its basic build: the full one is larger than all our own code. */
 function consola(): Logger {
   const { createConsola, LogLevels } = require("consola/basic") as typeof import("consola/basic");

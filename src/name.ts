@@ -32,7 +32,8 @@ const isText = (text: string): boolean => text.isWellFormed() && !text.includes(
  */
 export function checkPath(what: string, path: string): string {
   if (path === "") throw new TypeError(`${what} must not be empty (is a variable unset?)`);
-  if (!isText(path)) throw new TypeError(`${what} must be text in UTF-8, and this path has bytes that are not`);
+  if (!isText(path))
+    throw new TypeError(`${what} must be text in UTF-8, and this path has bytes that are not`);
   return path;
 }
 
@@ -129,8 +130,9 @@ export function defaultDirectory(): DefaultDirectory {
     : { path: TMP, reason: `the default, as ${VAR_LOCK} ${obstacle}` };
 }
 
-/** The one of the two default directories that is not used now: another mount namespace may use it. */
-export const otherDirectory = (used: string): string => (used === VAR_LOCK ? TMP : VAR_LOCK);
+/** The other one of the two default directories: another mount namespace may use it. Undefined for any other path. */
+export const otherDirectory = (used: string): string | undefined =>
+  used === VAR_LOCK ? TMP : used === TMP ? VAR_LOCK : undefined;
 
 /** Why a directory is not one where every user may make files, and delete only their own; undefined where it is. */
 function whyNotForAll(path: string): string | undefined {

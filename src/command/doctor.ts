@@ -1,6 +1,6 @@
 /** `exclusive doctor`: check with real processes that locking works in a directory, or in a store. */
 import { defineCommand } from "citty";
-import { defaultDirectory } from "../name.ts";
+import { checkPath, defaultDirectory } from "../name.ts";
 import { defineArgs } from "./cli/define.ts";
 import { UsageError } from "./cli/exit-status.ts";
 import { lockLocation, STORE } from "./cli/lock-options.ts";
@@ -38,5 +38,7 @@ async function doctor(rawArgs: string[]): Promise<number> {
     dir = location.dir;
   }
   const { doctorDirectory } = await import("./doctor/directory.ts");
-  return doctorDirectory(dir ?? defaultDirectory().path, json);
+  return dir === undefined
+    ? doctorDirectory(defaultDirectory(), json)
+    : doctorDirectory({ path: checkPath("DIR", dir) }, json);
 }

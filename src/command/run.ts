@@ -4,12 +4,15 @@ import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../errors.ts";
+import { logsInfo } from "../logger.ts";
+import { defaultDirectory } from "../name.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LEASE, lockLocation, NAME } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
+import { printError } from "./output/print.ts";
 import type { RunPlan } from "./run/run-plan.ts";
 import { runWithFileLock } from "./run/with-file-lock.ts";
 
@@ -34,13 +37,14 @@ const ARGS = defineArgs({
     options: ["fail", "skip", "coalesce", "replace"],
     description: "what to do when it is held",
     details:
-      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, unless another run is already queued, and then exit with status 0: the queued run has not begun, so it does the work of this one too. `replace`: stop the holder as `exclusive stop` does, then run.",
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, unless another run is already queued, and then exit with status 0: the queued run has not begun, so it does the work of this one too. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
   shared: {
     type: "boolean",
     alias: "s",
     description: "share the lock with others that share it",
-    details: "A run without this option is kept out.",
+    details:
+      "A run without this option is kept out. It gets its turn when no reader is left: overlapping readers can keep it waiting.",
   },
   slots: {
     type: "string",
@@ -51,7 +55,8 @@ const ARGS = defineArgs({
   exec: {
     type: "boolean",
     description: "replace this process with the command",
-    details: "The lock ends with the last process that has its descriptor.",
+    details:
+      "The lock ends with the last process that has its descriptor: not for a command that closes the descriptors it inherits, as some daemons do.",
   },
   "conflict-exit-code": {
     type: "string",
@@ -69,13 +74,14 @@ const ARGS = defineArgs({
     type: "string",
     valueHint: "PATH",
     description: "lock this existing file or directory as it is",
-    details: "It is neither written to nor deleted.",
+    details:
+      "It is neither written to nor deleted. It must not be replaced by rename while it is locked: the next run would lock the new file.",
   },
   dir: {
     type: "string",
     valueHint: "DIR",
     description: "directory of the lock files",
-    details: "Default: `EXCLUSIVE_DIR`.",
+    details: "Default: `EXCLUSIVE_DIR`, else `/var/lock` where every user may write there, else `/tmp`.",
   },
   ...LEASE,
   quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
@@ -141,7 +147,7 @@ export function plan(args: string[]): RunPlan {
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,
     conflictStatus,
-    verbosity: { quiet, verbose, json: values["log-format"] === "json" },
+    verbosity: { quiet, verbose: verbose || logsInfo(), json: values["log-format"] === "json" },
   };
 }
 
@@ -152,14 +158,30 @@ export function plan(args: string[]): RunPlan {
 async function execute(plan: RunPlan): Promise<number> {
   const log = new EventLog(plan.verbosity, plan.request.name);
   try {
-    if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
+    if (!("url" in plan.store)) {
+      if (log.isVerbose && plan.store.file === undefined) await reportDirectory(plan.store.dir);
+      return await runWithFileLock(plan, plan.store, log);
+    }
     Bun.unsafe.setJITPolicy(1); // see build.ts
     const { runWithLease } = await import("./run/with-lease.ts");
     return await runWithLease(plan, plan.store, log);
   } catch (error) {
-    if (error instanceof CannotAcquireLock) return reportRefusal(error, plan, log);
-    throw error;
+    if (!(error instanceof CannotAcquireLock)) throw error;
+    const status = reportRefusal(error, plan, log);
+    if (status !== EXIT.OK) await reportElsewhere(plan);
+    return status;
   }
+}
+
+async function reportDirectory(dir: string | undefined): Promise<void> {
+  const { describeDirectory } = await import("./output/lock-directory.ts");
+  printError(`lock directory: ${describeDirectory(dir)}`);
+}
+
+async function reportElsewhere({ store, request, verbosity }: RunPlan): Promise<void> {
+  if ("url" in store || store.file !== undefined || verbosity.quiet || verbosity.json) return;
+  const { reportHeldElsewhere } = await import("./output/lock-directory.ts");
+  await reportHeldElsewhere(store.dir ?? defaultDirectory().path, request.name);
 }
 
 /** @returns the exit status */

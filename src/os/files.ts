@@ -60,7 +60,8 @@ export const ftruncate = (fd: number, length: number): Code | undefined =>
 export const access = (path: Path, mode: number): Code | undefined =>
   failureIn(() => fs.accessSync(path as Buffer, mode));
 
-export const fchmod = (fd: number, mode: number): Code | undefined => failureIn(() => fs.fchmodSync(fd, mode));
+export const fchmod = (fd: number, mode: number): Code | undefined =>
+  failureIn(() => fs.fchmodSync(fd, mode));
 
 /** Sets the times of an open file to now. */
 export function touch(fd: number): Code | undefined {

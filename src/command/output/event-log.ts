@@ -34,6 +34,12 @@ export class EventLog {
     return Math.round(performance.now() - this.#start) / 1000;
   }
 
+  /** Are ordinary events reported, as text? */
+  get isVerbose(): boolean {
+    const { quiet, verbose, json } = this.verbosity;
+    return verbose === true && !quiet && !json;
+  }
+
   tell(event: LockEvent, details: Record<string, unknown>, text: () => string): void {
     const { quiet, verbose, json } = this.verbosity;
     if (quiet) return;

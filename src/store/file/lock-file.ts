@@ -145,10 +145,7 @@ export function statusOfOpen(fd: number, path: string): FileStatus {
  * Compares a file with the one at the path now.
  * @throws {LockFileError} when that cannot be seen: it does not mean that the file is gone
  */
-export function isStillAt(
-  { path, givenByUser }: LockFile,
-  file: FileStatus,
-): "same" | "another" | "gone" {
+export function isStillAt({ path, givenByUser }: LockFile, file: FileStatus): "same" | "another" | "gone" {
   const now = givenByUser ? files.stat(path) : files.lstat(path); // the user's path may have links
   if (typeof now !== "string") return files.sameFile(now, file) ? "same" : "another";
   if (now === "ENOENT") return "gone";
