@@ -147,7 +147,11 @@ export function plan(args: string[]): RunPlan {
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,
     conflictStatus,
-    verbosity: { quiet, verbose: verbose || logsInfo(), json: values["log-format"] === "json" },
+    verbosity: {
+      quiet,
+      verbose: verbose ?? (logsInfo() || undefined),
+      json: values["log-format"] === "json",
+    },
   };
 }
 

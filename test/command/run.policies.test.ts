@@ -24,9 +24,11 @@ test("fail, the default: 75 and the holder", async () => {
 test("skip: exit 0, and the command has not run", async () => {
   using dir = new TempDir();
   await using _holder = await hold(dir, "t");
-  const skipped = await exclusive(["run", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
-  expect(skipped).toMatchObject({ status: 0, stdout: "" });
-  expect(skipped.stderr).toEndWith(": skipped\n");
+  const job = ["--if-held", "skip", "t", "--", "echo", "no"];
+  expect(await exclusive(["run", ...job], { dir })).toMatchObject({ status: 0, stdout: "", stderr: "" });
+  const told = await exclusive(["run", "-v", ...job], { dir });
+  expect(told).toMatchObject({ status: 0, stdout: "" });
+  expect(told.stderr).toEndWith(": skipped\n");
   // With a time limit it is skipped when the time is over.
   expect(await exclusive(["run", "--if-held=skip", "-t", "0.2", "-q", "t", "echo", "no"], { dir })).toEqual({
     status: 0,
@@ -40,7 +42,7 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   using dir = new TempDir();
   const log = dir.file("log");
   await using holder = await hold(dir, "t");
-  const job = ["run", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
+  const job = ["run", "-v", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
   const all = Array.from({ length: 20 }, () => start(job, { dir }));
   await until(() => all.filter((one) => !one.running).length === 19, "19 of 20 to go");
   await until(() => waiters(dir.lockfile("t")) === 1, "the last one to wait in the queue"); // in a thread that it starts
@@ -246,7 +248,7 @@ test("--dir over EXCLUSIVE_DIR over the default", async () => {
   expect(one.list().concat(two.list())).toEqual([]);
 });
 
-test("-q prints nothing, -v reports the acquire and the release", async () => {
+test("-q prints nothing, -v reports the directory, the acquire and the release; so does EXCLUSIVE_LOG", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t");
   expect(await exclusive(["run", "-q", "t", "true"], { dir })).toMatchObject({
@@ -264,8 +266,10 @@ test("-q prints nothing, -v reports the acquire and the release", async () => {
   expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 0, stdout: "", stderr: "" });
   const { stdout, stderr } = await exclusive(["run", "-v", "t", "echo", "mine"], { dir });
   expect(stdout).toBe("mine\n");
+  const logged = await exclusive(["run", "t", "echo", "mine"], { dir, env: { EXCLUSIVE_LOG: "info" } });
+  expect(logged.stderr).toMatch(/acquired 't'.*\n.*released 't'/);
   expect(stderr).toMatch(
-    /^exclusive: acquired 't' after [\d.]+ s \(.*exclusive_t.lock\)\nexclusive: released 't' after [\d.]+ s\n$/,
+    /^exclusive: lock directory: .* \(EXCLUSIVE_DIR is set\)\nexclusive: acquired 't' after [\d.]+ s \(.*exclusive_t.lock\)\nexclusive: released 't' after [\d.]+ s\n$/,
   );
 });
 

@@ -188,7 +188,7 @@ const NAMED_HINT = "--file takes a file or directory that exists and can be read
 function hintFor(path: string, code: Code): string | undefined {
   const there = code === "EACCES" ? files.lstat(path) : code;
   if (typeof there === "string") return HINTS[code];
-  return `only the user with id ${there.uid} can open it: that user or root can remove it; or use another --dir`;
+  return `it is a file of the user with id ${there.uid}, who lets nobody else read it: that user or root can remove it; or use another --dir`;
 }
 
 export function lockError(path: string, code: Code): LockFileError {
