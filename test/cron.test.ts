@@ -10,7 +10,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { canMount } from "./support/namespaces.ts";
-import { binary, root } from "./support/paths.ts";
+
+X;
+
 import { hold, Process } from "./support/process.ts";
 import { required } from "./support/required.ts";
 import { TempDir } from "./support/temp-dir.ts";

@@ -17,6 +17,7 @@
  *     │                                                   └─ our inode ──> unlink ──> unlock
  *     └─ keep ──> empty ──> unlock                                        unlock ──> close
  *   held ── wrapper killed ──> orphan: the command has the open file, and the lock ends with it
+ *   held ── another program removed the file ──> look, lock (try), check ──> held, through both files: see `place.ts`
  *
  * 1. open before create, create with O_EXCL: two creators cannot end up with two inodes, and O_CREAT on another user's
  *    file is refused in a sticky directory (`fs.protected_regular`).
@@ -31,8 +32,10 @@
  * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
  *    a refusal by a momentary hold is retried.
  *
- * Not promised: that flock(2) serves waiters in order (Linux does); that a lock is kept if another program deletes a held
- * file; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
+ * 8. `check` is for a file that the user named too: it may be replaced by rename while we wait.
+ *
+ * Not promised: that flock(2) serves waiters in order (Linux does); that nobody gets in between the removal of a held
+ * file by another program and the holder's next look; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
  * released its locks by the time that kill(2) returns.
  */
 import { type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
