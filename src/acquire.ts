@@ -27,7 +27,7 @@ function unanswered(error: unknown): null {
   throw error;
 }
 
-export { release, releaseAll, releaseSync, type SyncLease } from "./store/own-holds.ts";
+export { lookAfterHeld, release, releaseAll, releaseSync, type SyncLease } from "./store/own-holds.ts";
 
 /** How long to try. */
 export interface AcquireOptions {

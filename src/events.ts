@@ -42,6 +42,12 @@ interface HeldFields extends WaitFields {
   reason?: string | undefined;
 }
 
+interface PlaceFields {
+  lockfile: string;
+  holder?: AnyHolder;
+  reason?: string | undefined;
+}
+
 /** The fields of each event. Each event has `time`, `event`, `name`, `pid` and `label` besides. */
 export interface EventFields {
   /** The lock is held, and this run waits for it. Reported again every ten minutes. */
@@ -64,8 +70,10 @@ export interface EventFields {
     /** Those that the kernel names. */
     pids?: readonly number[] | undefined;
   };
-  /** The lock file was deleted or replaced while the lock was held: another process may have taken the lock. */
-  split: RunFields;
+  /** The lock file was removed while the lock was held, and made and locked again. */
+  retaken: PlaceFields;
+  /** The lock file was removed while the lock was held: another process has the lock too, or no file can be made. */
+  split: PlaceFields;
   /** Ownership could no longer be proven, and the command was stopped; `left` could not be. */
   lost: RunFields & { left?: number[] | undefined };
   /** `exclusive stop` or `--if-held replace` ended these processes; `left` still hold the lock. */

@@ -5,6 +5,7 @@ import {
   acquireSync,
   holderOf,
   locationOf,
+  lookAfterHeld,
   release,
   releaseAll,
   releaseSync,
@@ -21,13 +22,21 @@ import { isIgnored } from "./os/signal-sets.ts";
 import { FileStore } from "./store/file/file-store.ts";
 import { LazyStore } from "./store/lazy-store.ts";
 import { checkStoreUrl, directoryOf } from "./store/open-store.ts";
-import type { Lease, Request, Store } from "./store/store.ts";
+import {
+  describePlaceChange,
+  type Lease,
+  type PlaceChange,
+  type Request,
+  type Store,
+} from "./store/store.ts";
 
 /** Which lock, and where it lives. */
 export interface LockOptions {
   /** Any text. Default: the absolute path of the calling file; in a compiled program, of the executable. */
   name?: string | undefined;
-  /** Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` if it is writable, else the temp directory. */
+  /**
+   * Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` where every user may write in it, else `/tmp`.
+   */
   dir?: string | undefined;
   /** Lock this existing file or directory as it is; it is never written to nor deleted. */
   file?: string | undefined;
@@ -217,6 +226,7 @@ export class Lock implements Disposable, AsyncDisposable {
     this.#lease = lease;
     this.#lockfile = lease.location;
     this.#record?.acquired(lease);
+    if (isSync(lease)) lookAfterHeld(warnOf);
     inform(this.#logger, () => `acquired '${printable(this.name)}' (${printable(lease.location)})`);
     return this;
   }
@@ -261,6 +271,10 @@ const EVALUATION = Symbol();
 const global = globalThis as { [PROGRAM]?: Program };
 global[PROGRAM] ??= { forever: new Map(), releases: new Set() };
 const program = global[PROGRAM];
+/** A lock file that another program removed is a warning of the runtime: on stderr, unless the program handles it. */
+function warnOf(change: PlaceChange): void {
+  process.emitWarning(describePlaceChange(change), { type: "ExclusiveWarning", code: "ELOCKFILE" });
+}
 
 /** Signals that end the program release its locks first: the "exit" event does not come for them. */
 function releaseAtSignals(): void {

@@ -14,6 +14,10 @@ export function inform(given: Logger | undefined, message: () => string): void {
   (given ?? shared)?.info(message());
 }
 
+/** Does `EXCLUSIVE_LOG` ask for messages at `info`? For the command, which needs no consola to print them. */
+export const logsInfo = (): boolean =>
+  !["", "silent", "fatal", "error", "warn", "log"].includes((process.env.EXCLUSIVE_LOG ?? "").toLowerCase());
+
 /**
  * consola, loaded on demand, in its core: the other builds touch `process.stdout` and `process.stderr` when they are loaded,
  * and Bun then makes a pipe there non-blocking for all that share it. Lines are written by `console.error`, as a program

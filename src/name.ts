@@ -1,6 +1,7 @@
 /** A lock's name: the default, the rules, the file name. */
 import { WrongArgument } from "./errors.ts";
-import { writableDirectory } from "./os/files.ts";
+import { stat } from "./os/files.ts";
+import { isReadOnly } from "./os/mounts.ts";
 import { BUNDLE, isCompiled } from "./os/self.ts";
 
 /** The longest file name that Linux and macOS file systems take, in bytes (`NAME_MAX`, limits.h(0p)). */
@@ -17,13 +18,28 @@ const HASH_LENGTH = 64;
 export function checkName(name: string): string {
   if (typeof name !== "string") throw new WrongArgument(`a lock's name is a string, not ${typeof name}`);
   if (name === "") throw new WrongArgument("a lock's name must not be empty (is a variable unset?)");
-  if (!name.isWellFormed() || name.includes("\ufffd"))
+  if (!isText(name))
     throw new WrongArgument("a lock's name must be text in UTF-8, and this one has bytes that are not");
+  if (lockOfQueueHead(name) !== undefined || isSecondHoldName(name))
+    throw new WrongArgument("this name is that of a lock's queue or second hold");
   return name;
 }
 
+const isText = (text: string): boolean => text.isWellFormed() && !text.includes("\ufffd");
+
+/**
+ * Checks the path of a lock file's directory, or of a file to lock. As for names, two paths must not become one.
+ * @throws {TypeError} for an empty path, and for one that is not text
+ */
+export function checkPath(what: string, path: string): string {
+  if (path === "") throw new TypeError(`${what} must not be empty (is a variable unset?)`);
+  if (!isText(path))
+    throw new TypeError(`${what} must be text in UTF-8, and this path has bytes that are not`);
+  return path;
+}
+
 const ROOM = NAME_MAX - PREFIX.length - SUFFIX.length;
-/** A quoted name that was cut: its head, and the hash. */
+/** A quoted name that was cut: its head, and the hash. A name of this form is cut too, so that no two share a file. */
 const CUT = new RegExp(`^.{${ROOM - HASH_LENGTH - 1}}-[0-9a-f]{${HASH_LENGTH}}$`);
 
 /**
@@ -32,7 +48,7 @@ const CUT = new RegExp(`^.{${ROOM - HASH_LENGTH - 1}}-[0-9a-f]{${HASH_LENGTH}}$`
  */
 export function fileName(name: string): string {
   const quoted = quotePlus(name);
-  if (quoted.length <= ROOM) return PREFIX + quoted + SUFFIX;
+  if (quoted.length <= ROOM && !CUT.test(quoted)) return PREFIX + quoted + SUFFIX;
   const hash = new Bun.CryptoHasher("sha256").update(name).digest("hex");
   return `${PREFIX}${quoted.slice(0, ROOM - HASH_LENGTH - 1)}-${hash}${SUFFIX}`;
 }
@@ -101,15 +117,38 @@ function quotePlus(text: string): string {
   return quoted;
 }
 
+/** The directory of lock files where the options name none, and why it is that one. */
+export interface DefaultDirectory {
+  path: string;
+  reason: string;
+}
+
+const VAR_LOCK = "/var/lock";
+const TMP = "/tmp";
+
 /**
- * The default directory of lock files: `EXCLUSIVE_DIR`, else `/var/lock` when it is a directory that can be written, else
- * the temp directory (`TMPDIR`, else `/tmp`).
+ * The default directory of lock files: `EXCLUSIVE_DIR`, else one that is the same for every user and session of the
+ * machine. So neither TMPDIR nor what this process may write decides.
  */
-export function defaultDirectory(): string {
+export function defaultDirectory(): DefaultDirectory {
   const given = process.env.EXCLUSIVE_DIR;
-  if (given) return given;
-  if (writableDirectory("/var/lock/")) return "/var/lock";
-  return process.env.TMPDIR?.replace(/(?<=.)\/+$/, "") || "/tmp";
+  if (given) return { path: checkPath("EXCLUSIVE_DIR", given), reason: "EXCLUSIVE_DIR is set" };
+  const obstacle = whyNotForAll(VAR_LOCK);
+  return obstacle === undefined
+    ? { path: VAR_LOCK, reason: "the default: every user may write there" }
+    : { path: TMP, reason: `the default, as ${VAR_LOCK} ${obstacle}` };
+}
+
+/** The other one of the two default directories: another mount namespace may use it. Undefined for any other path. */
+export const otherDirectory = (used: string): string | undefined =>
+  used === VAR_LOCK ? TMP : used === TMP ? VAR_LOCK : undefined;
+
+/** Why a directory is not one where every user may make files, and delete only their own; undefined where it is. */
+function whyNotForAll(path: string): string | undefined {
+  const status = stat(path);
+  if (typeof status === "string" || !status.directory) return "is not a directory";
+  if ((status.mode & 0o1003) !== 0o1003) return "is not writable for all and sticky";
+  return isReadOnly(path) ? "is on a read-only file system" : undefined;
 }
 
 // biome-ignore lint/complexity/noBannedTypes: what Error.captureStackTrace takes, which may be a class

@@ -209,6 +209,27 @@ for (const file of files) {
   });
 }
 
+/** A unit file of this text, with the other unit that it needs. */
+function unitFile(box: TempDir, { place, text }: Block): string {
+  const base = place.replaceAll(/\W/g, "-");
+  const here = text.replaceAll("/opt/app", box.path).replaceAll("/usr/local/bin/exclusive", binary);
+  const isTimer = text.includes("[Timer]");
+  if (isTimer) writeFileSync(box.file(`${base}.service`), "[Service]\nExecStart=/bin/true\n");
+  writeFileSync(box.file(`${base}.${isTimer ? "timer" : "service"}`), here);
+  return box.file(`${base}.${isTimer ? "timer" : "service"}`);
+}
+
+test.if(required("systemd-analyze", "systemd"))("systemd finds nothing wrong with the units", async () => {
+  const units = files.flatMap(blocksOf).filter(({ language }) => language === "ini");
+  expect(units.length).toBeGreaterThan(3);
+  for (const unit of units) {
+    const file = unitFile(box, unit);
+    const { status, stderr } = await command(["systemd-analyze", "verify", "--man=no", file]);
+    const ours = stderr.split("\n").filter((line) => line.includes(basename(file)));
+    expect({ file, status, ours }).toEqual({ file, status: 0, ours: [] });
+  }
+});
+
 test("every page of docs/ is in its table of contents", () => {
   const contents = readFileSync(`${root}/docs/README.md`, "utf8");
   for (const file of new Bun.Glob("docs/*.md").scanSync(root)) {

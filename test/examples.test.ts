@@ -19,6 +19,7 @@ import { until } from "./support/until.ts";
 /** A directory with the binary in PATH and a place for locks. */
 class Host extends TempDir {
   readonly locks = new TempDir();
+  readonly env: Record<string, string> = {};
   constructor() {
     super();
     mkdirSync(this.file("bin"));
@@ -27,7 +28,7 @@ class Host extends TempDir {
   start(example: string, ...args: string[]): Process {
     return new Process([`${root}/examples/${example}`, ...args], {
       dir: this.locks,
-      env: { PATH: `${this.file("bin")}:${process.env.PATH}` },
+      env: { PATH: `${this.file("bin")}:${process.env.PATH}`, ...this.env },
     });
   }
   override [Symbol.dispose](): void {
@@ -69,6 +70,7 @@ test("deploy.sh: one runs, one waits and takes the newest, the rest exit at once
   const checkout = host.file("checkout");
   const live = host.file("live");
   mkdirSync(checkout);
+  host.env.EXCLUSIVE_LOG = "info"; // so that waiting and skipping are reported
   const push = (version: string) => writeFileSync(`${checkout}/version`, version);
   const deploy = () => host.start("deploy.sh", checkout, live);
   push("1");

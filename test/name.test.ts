@@ -1,10 +1,20 @@
 import { describe, expect, test } from "bun:test";
-import { accessSync, constants, mkdirSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  realpathSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import fc from "fast-check";
 import { Lock } from "../src/index.ts";
 import { checkName, defaultDirectory, fileName, nameOfFile } from "../src/name.ts";
-import { library } from "./support/paths.ts";
-import { command } from "./support/process.ts";
+import { canMount } from "./support/namespaces.ts";
+import { binary, library } from "./support/paths.ts";
+import { command, exclusive, hold } from "./support/process.ts";
 import { required } from "./support/required.ts";
 import { TempDir } from "./support/temp-dir.ts";
 
@@ -75,6 +85,23 @@ describe("the file's name", () => {
     expect(fileName("n".repeat(241)).length).toBe(255);
   });
 
+  test("a name that looks like one that was cut has a file of its own", () => {
+    const cut = fileName("n".repeat(300)).slice("exclusive_".length, -".lock".length);
+    expect(fileName(cut)).not.toBe(fileName("n".repeat(300)));
+    expect(nameOfFile(fileName(cut))).not.toBe(cut);
+  });
+
+  test("the file of a cut name is read back as its head and the hash", () => {
+    const file = fileName("n".repeat(300));
+    expect(nameOfFile(file)).toMatch(/^n{175}-[0-9a-f]{64}$/);
+    expect(nameOfFile(file)).toBe(file.slice("exclusive_".length, -".lock".length));
+  });
+
+  test("names that the program uses for itself are refused", () => {
+    for (const name of ["job\0next", "job\0witness"]) expect(() => checkName(name)).toThrow(TypeError);
+    expect(checkName("job\0")).toBe("job\0");
+  });
+
   test("files of other programs are not lock files", () => {
     for (const file of ["passwd", "exclusive_.lock", "exclusive_a", "a.lock", "exclusive_%zz.lock"])
       expect(nameOfFile(file)).toBeUndefined();
@@ -103,36 +130,105 @@ describe("the directory", () => {
     expect(await directoryOf({ ...temp, EXCLUSIVE_DIR: "/some/where/" })).toBe("/some/where");
   });
 
-  test("otherwise /var/lock if it is writable, otherwise the temp directory", async () => {
-    let writable = true;
-    try {
-      accessSync("/var/lock/", constants.W_OK | constants.X_OK);
-    } catch {
-      writable = false;
-    }
-    expect(await directoryOf(temp)).toBe(writable ? "/var/lock" : "/tmp/of/mine");
-    expect(await directoryOf({ ...temp, EXCLUSIVE_DIR: "" })).toBe(writable ? "/var/lock" : "/tmp/of/mine");
+  test("otherwise the same for every user and session: /var/lock where all may write in it, else /tmp", async () => {
+    const status = statSync("/var/lock/", { throwIfNoEntry: false });
+    const forAll = status !== undefined && (status.mode & 0o1003) === 0o1003;
+    for (const env of [temp, { ...temp, EXCLUSIVE_DIR: "" }])
+      expect(await directoryOf(env)).toBe(forAll ? "/var/lock" : "/tmp");
   });
-
-  test.if(process.platform === "linux" && required("strace", "strace"))(
-    "/var/lock that cannot be written: TMPDIR, else /tmp",
-    async () => {
-      const strace = "strace -f -qqq -e signal=none -o /dev/null".split(" ");
-      const place = ["-P", realpathSync("/var/lock"), "-P", "/var/lock/"];
-      for (const error of ["EACCES", "EROFS", "ENOENT"]) {
-        const denied = [...strace, ...place, "-e", `inject=?access,?faccessat:error=${error}`];
-        expect(await directoryOf(temp, denied)).toBe("/tmp/of/mine");
-        expect(await directoryOf({ ...temp, TMPDIR: undefined }, denied)).toBe("/tmp");
-      }
-    },
-  );
 
   test("is determined again each time", () => {
     const before = process.env.EXCLUSIVE_DIR;
     process.env.EXCLUSIVE_DIR = "/here";
-    expect(defaultDirectory()).toBe("/here");
+    expect(defaultDirectory()).toEqual({ path: "/here", reason: "EXCLUSIVE_DIR is set" });
     if (before === undefined) delete process.env.EXCLUSIVE_DIR;
     else process.env.EXCLUSIVE_DIR = before;
+  });
+
+  test("an empty path, and one that is not UTF-8, is an error: also of the current directory", async () => {
+    using dir = new TempDir();
+    expect(() => new Lock({ name: "x", dir: "" })).toThrow(TypeError);
+    expect(() => new Lock({ name: "x", file: "" })).toThrow(TypeError);
+    const script = `cd "$1"; for path in "" "$(printf 'a\\377')"; do
+      for option in --dir --file; do "$0" run $option "$path" x -- echo no; echo $?; done; done
+      mkdir "$(printf 'd\\377')"; cd "$(printf 'd\\377')"; "$0" run --dir . x -- echo no; echo $?
+      EXCLUSIVE_DIR=locks "$0" run x -- echo no; echo $?; "$0" run x -- echo yes`;
+    const { stdout, stderr } = await command(["sh", "-c", script, binary, dir.path], { dir });
+    expect({ stdout, stderr: stderr.match(/must (not be empty|be text in UTF-8)/g)?.length }).toEqual({
+      stdout: `${"64\n".repeat(6)}yes\n`,
+      stderr: 6,
+    });
+  });
+
+  const mounts = {
+    "0755, as on RHEL and Arch": ["mount -t tmpfs -o mode=755 none /run/lock", "/tmp"],
+    "writable for all and sticky": ["mount -t tmpfs -o mode=1777 none /run/lock", "/var/lock"],
+    absent: ["mount -t tmpfs none /run", "/tmp"],
+    "a read-only file system": ["mount -t tmpfs -o mode=1777,ro none /run/lock", "/tmp"],
+  } as const;
+  test.if(canMount).each(Object.entries(mounts))(
+    "/run/lock that is %s: root, two users and the library exclude each other, with and without TMPDIR",
+    async (_, [mount, directory]) => {
+      using dir = new TempDir();
+      chmodSync(dir.path, 0o755);
+      copyFileSync(binary, dir.file("exclusive"));
+      const name = `machine ${crypto.randomUUID()}`;
+      writeFileSync(
+        dir.file("lib.ts"),
+        `import { Lock } from ${JSON.stringify(library)};
+         try { new Lock({ name: process.argv[2]! }).acquireSync(); console.log("library: got it"); }
+         catch (error) { console.log("library:", error.constructor.name); }`,
+      );
+      const script = `set -e; ${mount}; cd "$1"; export TMPDIR="$1"
+        user() { id="$1"; shift; exec setpriv --reuid "$id" --clear-groups env -u TMPDIR ./exclusive "$@"; }
+        user 65534 run "$2" -- sh -c 'echo $$ >&2; exec sleep 60' 2>"$1/pid" &
+        until [ -s "$1/pid" ]; do sleep 0.01; done
+        for who in root 65533; do
+          case $who in root) run="./exclusive";; *) run="setpriv --reuid $who --clear-groups env -u TMPDIR ./exclusive";; esac
+          status=0; $run run "$2" -- echo no 2>/dev/null || status=$?; echo "$who $status"
+          $run path "$2"; status=0; $run status --quiet "$2" || status=$?; echo "held $status"
+        done
+        "$3" lib.ts "$2"; "$3" -e 'process.kill(Number(process.argv[1]))' "$(cat "$1/pid")"; wait || :`;
+      const run = ["unshare", "--mount", "sh", "-c", script, "sh", dir.path, name, process.execPath];
+      const { stdout, stderr } = await command(run, { env: { EXCLUSIVE_DIR: undefined } });
+      const path = `${directory}/${fileName(name)}`;
+      const each = ["root", "65533"].map((who) => `${who} 75\n${path}\nheld 0\n`);
+      expect({ stdout, stderr }).toEqual({
+        stdout: `${each.join("")}library: CannotAcquireLock\n`,
+        stderr: "",
+      });
+    },
+  );
+
+  test.if(canMount)(
+    "that is read-only in this sandbox alone is an error, and no other directory is used",
+    async () => {
+      const mount = "mount -t tmpfs -o mode=1777 none /run/lock && mount -o remount,bind,ro /run/lock";
+      const script = `${mount} || exit 99; exec "$0" run x -- echo no`;
+      const run = ["unshare", "--mount", "sh", "-c", script, binary];
+      expect(await command(run, { env: { EXCLUSIVE_DIR: undefined } })).toMatchObject({
+        status: 73,
+        stdout: "",
+        stderr: expect.stringContaining("Read-only file system (is this a sandbox?"),
+      });
+    },
+  );
+
+  test("a lock of the same name in the other default directory is mentioned by status and by a refusal", async () => {
+    const { path } = defaultDirectory();
+    const other = path === "/tmp" ? "/var/lock" : "/tmp";
+    if (process.env.EXCLUSIVE_DIR || !existsSync(other)) return;
+    const name = `both ${crypto.randomUUID()}`;
+    await using there = await hold({}, name, "--dir", other);
+    const mention = `is also held in ${other} by pid ${there.pid}`;
+    expect((await exclusive(["status", name])).stderr).toContain(mention);
+    await using here = await hold({}, name);
+    const refused = await exclusive(["run", name, "--", "true"]);
+    expect(refused).toMatchObject({ status: 75, stderr: expect.stringContaining(mention) });
+    for (const holder of [here, there]) {
+      holder.kill();
+      await holder.result;
+    }
   });
 });
 

@@ -1,6 +1,6 @@
 /** `exclusive doctor`: check with real processes that locking works in a directory, or in a store. */
 import { defineCommand } from "citty";
-import { defaultDirectory } from "../name.ts";
+import { checkPath, defaultDirectory } from "../name.ts";
 import { absolute } from "../os/files.ts";
 import { defineArgs } from "./cli/define.ts";
 import { UsageError } from "./cli/exit-status.ts";
@@ -39,5 +39,7 @@ async function doctor(rawArgs: string[]): Promise<number> {
     dir = location.dir;
   }
   const { doctorDirectory } = await import("./doctor/directory.ts");
-  return doctorDirectory(absolute(dir ?? defaultDirectory()), json);
+  return dir === undefined
+    ? doctorDirectory(defaultDirectory(), json)
+    : doctorDirectory({ path: absolute(checkPath("DIR", dir)) }, json);
 }

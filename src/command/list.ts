@@ -12,6 +12,12 @@ import { lockTable } from "./output/lock-table.ts";
 import { jsonLine, print, printError, write } from "./output/print.ts";
 
 const ARGS = defineArgs({
+  all: {
+    type: "boolean",
+    alias: "a",
+    description: "show free locks too, whose files are still there",
+    details: "A killed holder, `--exec` and `--keep` leave a file; the next holder of that lock removes it.",
+  },
   json: { type: "boolean", description: "print one JSON array; with --watch, one on a line for each change" },
   watch: {
     type: "boolean",
@@ -45,24 +51,28 @@ async function list(rawArgs: string[]): Promise<number> {
   if (rest.length > 0) throw new UsageError("list takes no NAME: ask exclusive status NAME");
   const store = openStoreOf(values);
   const terminal = isTerminal(1) && process.env.TERM !== "dumb";
-  if (values.watch) return watch(store, values.json === true, terminal);
-  const locks = await describedLocks(store);
+  const look = () => describedLocks(store, values.all === true);
+  if (values.watch) return watch(look, values.json === true, terminal);
+  const locks = await look();
   if (values.json) print(jsonLine(locks));
   else if (locks.length > 0) write(lockTable(locks, { color: terminal }));
   else if (terminal) printError("there are no locks");
   return EXIT.OK;
 }
 
-async function describedLocks(store: Store): Promise<LockStatus[]> {
+type Look = () => Promise<LockStatus[]>;
+
+async function describedLocks(store: Store, all: boolean): Promise<LockStatus[]> {
   const describer = new Describer();
-  return (await store.list()).map((lock) => describer.describe(lock));
+  const locks = (await store.list()).filter(({ state }) => all || state !== "free");
+  return locks.map((lock) => describer.describe(lock));
 }
 
 /** Outside a terminal, or as JSON, prints the whole list again whenever something has changed. */
-async function watch(store: Store, json: boolean, terminal: boolean): Promise<never> {
-  if (terminal && !json) return watchLive(store);
+async function watch(look: Look, json: boolean, terminal: boolean): Promise<never> {
+  if (terminal && !json) return watchLive(look);
   for (let before: string | undefined; ; await Bun.sleep(WATCH_MS)) {
-    const locks = await describedLocks(store);
+    const locks = await look();
     const now = jsonLine(locks);
     if (now === before) continue;
     before = now;
@@ -77,7 +87,7 @@ const ERASE_LINE = "\x1b[K";
 const ERASE_BELOW = "\x1b[J";
 
 /** Redraws the table in place. It is never longer than the screen: the cursor cannot go above the upper edge. */
-async function watchLive(store: Store): Promise<never> {
+async function watchLive(look: Look): Promise<never> {
   let drawn = 0;
   /** Leaves the last table on the screen, with the cursor below it. */
   const leave = () => {
@@ -95,7 +105,7 @@ async function watchLive(store: Store): Promise<never> {
     process.kill(process.pid, "SIGSTOP");
   });
   for (;;) {
-    const locks = await describedLocks(store);
+    const locks = await look();
     const { columns, rows } = windowSize(1);
     const lines = lockTable(locks, { color: true, width: columns }).split("\n").slice(0, -1);
     const room = Math.max(2, rows - 1);

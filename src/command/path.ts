@@ -2,13 +2,15 @@
 import { defineCommand } from "citty";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
-import { DIR, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
+import { DIR, lockLocation, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { jsonLine, print } from "./output/print.ts";
+import { describeDirectory } from "./output/lock-directory.ts";
+import { jsonLine, print, printError } from "./output/print.ts";
 
 const ARGS = defineArgs({
   ...NAME,
   json: { type: "boolean", description: "print one JSON object" },
+  verbose: { type: "boolean", alias: "v", description: "report which directory that is, and why" },
   ...DIR,
 });
 
@@ -27,5 +29,7 @@ function path(rawArgs: string[]): number {
   const name = requireName(rest);
   const lockfile = openStoreOf(values).location(name);
   print(values.json ? jsonLine({ name, lockfile }) : lockfile);
+  const where = lockLocation(values);
+  if (values.verbose && "dir" in where) printError(`lock directory: ${describeDirectory(where.dir)}`);
   return EXIT.OK;
 }

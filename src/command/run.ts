@@ -11,6 +11,8 @@ import {
   printable,
   StoreError,
 } from "../errors.ts";
+import { logsInfo } from "../logger.ts";
+import { defaultDirectory } from "../name.ts";
 import { inheritedDescriptors } from "../os/descriptors.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
@@ -19,6 +21,7 @@ import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
+import { printError } from "./output/print.ts";
 import type { RunPlan } from "./run/run-plan.ts";
 import { runWithFileLock } from "./run/with-file-lock.ts";
 
@@ -43,13 +46,14 @@ const ARGS = defineArgs({
     options: ["fail", "skip", "coalesce", "replace"],
     description: "what to do when it is held",
     details:
-      "`fail` (the default): exit with status 75. `skip`: exit with status 0. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
   shared: {
     type: "boolean",
     alias: "s",
     description: "share the lock with others that share it",
-    details: "A run without this option is kept out.",
+    details:
+      "A run without this option is kept out. It gets its turn when no reader is left: overlapping readers can keep it waiting.",
   },
   slots: {
     type: "string",
@@ -60,7 +64,8 @@ const ARGS = defineArgs({
   exec: {
     type: "boolean",
     description: "replace this process with the command",
-    details: "The lock ends with the last process that has its descriptor.",
+    details:
+      "The lock ends with the last process that has its descriptor: not for a command that closes the descriptors it inherits, as some daemons do.",
   },
   close: {
     type: "boolean",
@@ -96,13 +101,14 @@ const ARGS = defineArgs({
     type: "string",
     valueHint: "PATH",
     description: "lock this existing file or directory as it is",
-    details: "It is neither written to nor deleted.",
+    details:
+      "It is neither written to nor deleted. It must not be replaced by rename while it is locked: the next run would lock the new file.",
   },
   dir: {
     type: "string",
     valueHint: "DIR",
     description: "directory of the lock files",
-    details: "Default: `EXCLUSIVE_DIR`.",
+    details: "Default: `EXCLUSIVE_DIR`, else `/var/lock` where every user may write there, else `/tmp`.",
   },
   ...LEASE,
   quiet: { type: "boolean", alias: "q", description: "no messages except errors" },
@@ -180,7 +186,11 @@ export function plan(args: string[]): RunPlan {
     wait: values.wait || policy === "coalesce" || policy === "replace",
     timeout,
     conflictStatus,
-    verbosity: { quiet, verbose, json: values["log-format"] === "json" },
+    verbosity: {
+      quiet,
+      verbose: verbose ?? (logsInfo() || undefined),
+      json: values["log-format"] === "json",
+    },
     logFile: logFileOf(values),
     onEvent: values["on-event"] || undefined,
   };
@@ -195,16 +205,32 @@ async function execute(plan: RunPlan): Promise<number> {
   const log = new EventLog(plan.verbosity, name, { ...plan, label });
   try {
     if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan);
-    if (!("url" in plan.store)) return await runWithFileLock(plan, plan.store, log);
+    if (!("url" in plan.store)) {
+      if (log.isVerbose && plan.store.file === undefined) await reportDirectory(plan.store.dir);
+      return await runWithFileLock(plan, plan.store, log);
+    }
     Bun.unsafe.setJITPolicy(1); // see build.ts
     const { runWithLease } = await import("./run/with-lease.ts");
     return await runWithLease(plan, plan.store, log);
   } catch (error) {
-    if (error instanceof CannotAcquireLock) return reportRefusal(error, plan, log);
     if (error instanceof StoreError || error instanceof LockFileError)
       log.record("refused", { waitSeconds: log.elapsed, reason: error.message });
-    throw error;
+    if (!(error instanceof CannotAcquireLock)) throw error;
+    const status = reportRefusal(error, plan, log);
+    if (status !== EXIT.OK) await reportElsewhere(plan);
+    return status;
   }
+}
+
+async function reportDirectory(dir: string | undefined): Promise<void> {
+  const { describeDirectory } = await import("./output/lock-directory.ts");
+  printError(`lock directory: ${describeDirectory(dir)}`);
+}
+
+async function reportElsewhere({ store, request, verbosity }: RunPlan): Promise<void> {
+  if ("url" in store || store.file !== undefined || verbosity.quiet || verbosity.json) return;
+  const { reportHeldElsewhere } = await import("./output/lock-directory.ts");
+  await reportHeldElsewhere(store.dir ?? defaultDirectory().path, request.name);
 }
 
 /** @returns the exit status */

@@ -1,6 +1,8 @@
 /** `exclusive status`: a lock's state and its holder. */
 import { defineCommand } from "citty";
 import { printable } from "../errors.ts";
+import { FileStore } from "../store/file/file-store.ts";
+import { removedHolders } from "../store/file/removed.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
@@ -9,11 +11,13 @@ import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts"
 import { parseOptions } from "./cli/options.ts";
 import { describeHeld, describeHolder } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
+import { reportHeldElsewhere } from "./output/lock-directory.ts";
 import { jsonLine, print } from "./output/print.ts";
 
 const ARGS = defineArgs({
   ...NAME,
   json: { type: "boolean", description: "print one JSON object" },
+  quiet: { type: "boolean", alias: "q", description: "print nothing: the exit status is the answer" },
   ...LOCATION,
 });
 
@@ -32,12 +36,32 @@ export default defineCommand({
 
 async function status(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
-  const found = await statusWithSlots(openStoreOf(values), requireName(rest));
-  print(values.json ? jsonLine(new Describer().describe(found)) : inWords(found));
+  const name = requireName(rest);
+  const store = openStoreOf(values);
+  const found = await statusWithSlots(store, name);
+  if (!values.quiet) {
+    const local = store instanceof FileStore && values.file === undefined;
+    const shown = new Describer().describe(local ? withRemoved(found) : found);
+    print(values.json ? jsonLine(shown) : inWords(shown));
+    if (local) await reportHeldElsewhere(store.dir, name);
+  }
   return { held: EXIT.OK, free: EXIT.FREE, unknown: EXIT.NO_PERMISSION }[found.state];
 }
 
+/** Adds the holders whose file another program removed. */
+function withRemoved(lock: LockStatus): LockStatus {
+  const removed = removedHolders(lock.lockfile);
+  return removed.length === 0 ? lock : { ...lock, removed };
+}
+
 function inWords(lock: LockStatus): string {
+  const removed = (lock.removed ?? []).map(
+    (holder) => `  and held${describeHolder(holder)}, whose lock file was removed`,
+  );
+  return [stateInWords(lock), ...removed].join("\n");
+}
+
+function stateInWords(lock: LockStatus): string {
   if (lock.state === "free") return `'${printable(lock.name)}' is free`;
   if (lock.state === "unknown")
     return `'${printable(lock.name)}': we may not read ${printable(lock.lockfile)}, so this cannot be known`;

@@ -3,7 +3,7 @@
  * failure where its caller would compare it.
  */
 import { codeOf, systemError } from "./errors.ts";
-import type { Code } from "./libc.ts";
+import { type Code, linux } from "./libc.ts";
 import { forgetAtThreadEnd } from "./thread-end.ts";
 
 // Required, not imported: a static import is hoisted above the code that blocks the signals, see `signals.ts`.
@@ -35,6 +35,9 @@ export function absolute(path: string): string {
     throw systemError("open", path, codeOf(error), { doing, hint: "the current directory was deleted" });
   }
 }
+
+/** Names a file without opening it, so its mode is not asked for. Linux only, and not among node:fs's constants. */
+const O_PATH = 0o10000000;
 
 /** What access(2) asks for. */
 export const ACCESS = { X: 1, W: 2, R: 4 } as const;
@@ -76,8 +79,29 @@ export const ftruncate = (fd: number, length: number): Code | undefined =>
 export const access = (path: Path, mode: number): Code | undefined =>
   failureIn(() => fs.accessSync(path as Buffer, mode));
 
-/** Checks whether files can be made in this directory. */
-export const writableDirectory = (path: string): boolean => access(path, ACCESS.W | ACCESS.X) === undefined;
+export const fchmod = (fd: number, mode: number): Code | undefined =>
+  failureIn(() => fs.fchmodSync(fd, mode));
+
+/** Sets the times of an open file to now. */
+export function touch(fd: number): Code | undefined {
+  const now = new Date();
+  return failureIn(() => fs.futimesSync(fd, now, now));
+}
+
+/**
+ * Sets the mode of this user's own regular file, which may be one that cannot be opened. The path is not asked twice:
+ * what another process puts there meanwhile keeps its mode.
+ */
+export function chmodOwn(path: string, mode: number): Code | undefined {
+  if (!linux) return failureIn(() => fs.lchmodSync(path, mode));
+  const fd = open(path, O_PATH | O.NOFOLLOW);
+  if (typeof fd === "string") return fd;
+  const status = fstat(fd);
+  const own = typeof status !== "string" && status.regular && status.uid === process.geteuid?.();
+  const failure = own ? failureIn(() => fs.chmodSync(`/proc/self/fd/${fd}`, mode)) : "EPERM";
+  close(fd);
+  return failure;
+}
 
 /** Writes all of the bytes at the start of the file. */
 export const pwrite = (fd: number, bytes: Uint8Array): Code | undefined => writeAll(fd, bytes, true);
@@ -147,6 +171,8 @@ export const readDirectory = (path: string): string[] | Code => attempt(() => fs
 export interface FileStatus {
   regular: boolean;
   directory: boolean;
+  /** Permissions, the sticky bit among them. */
+  mode: number;
   links: number;
   uid: number;
   dev: bigint;
@@ -156,17 +182,30 @@ export interface FileStatus {
 export const fstat = (fd: number): FileStatus | Code =>
   attempt(() => fileStatus(fs.fstatSync(fd, { bigint: true })));
 
-export function lstat(path: string): FileStatus | Code {
-  return attempt(() => {
-    const status = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    return status === undefined ? "ENOENT" : fileStatus(status);
-  });
+export const lstat = (path: string): FileStatus | Code =>
+  attempt(() => present(fs.lstatSync(path, { bigint: true, throwIfNoEntry: false })));
+
+/** As `lstat`, of the file that a link points to. */
+export const stat = (path: string): FileStatus | Code =>
+  attempt(() => present(fs.statSync(path, { bigint: true, throwIfNoEntry: false })));
+
+const present = (status: import("node:fs").BigIntStats | undefined): FileStatus | Code =>
+  status === undefined ? "ENOENT" : fileStatus(status);
+
+/** The path without links; undefined when it cannot be resolved. */
+export function realPath(path: string): string | undefined {
+  try {
+    return fs.realpathSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 function fileStatus(status: import("node:fs").BigIntStats): FileStatus {
   return {
     regular: status.isFile(),
     directory: status.isDirectory(),
+    mode: Number(status.mode & 0o7777n),
     links: Number(status.nlink),
     uid: Number(status.uid),
     dev: status.dev,

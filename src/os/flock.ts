@@ -24,6 +24,12 @@ export function flock(fd: number, operation: number): Code | undefined {
   }
 }
 
+/**
+ * Did an exclusive lock fail because the file is open for reading only? NFS turns flock(2) into locks of fcntl(2), which
+ * need a descriptor that can write. flock(1) opens the file for writing then.
+ */
+export const needsWriting = (failure: Code): boolean => failure === "EBADF" || failure === "EIO";
+
 const F_OFD_SETLK = 37;
 const F_OFD_SETLKW = 38;
 const LOCK_TYPES: Record<number, number> = { [LOCK.SH]: 0, [LOCK.EX]: 1, [LOCK.UN]: 2 };

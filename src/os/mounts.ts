@@ -1,7 +1,7 @@
 /** The file system that a directory is on: statfs(2), proc_pid_mountinfo(5). */
 
 import { systemError } from "./errors.ts";
-import { close, fileSystemType, O, open, readText } from "./files.ts";
+import { ACCESS, access, close, fileSystemType, O, open, readText } from "./files.ts";
 import { address, libc, linux } from "./libc.ts";
 
 /** A line of /proc/self/mountinfo. */
@@ -9,6 +9,15 @@ export interface Mount {
   type: string;
   /** Options of the file system. */
   options: string[];
+}
+
+/**
+ * Is the file system itself read-only, for everybody? A mount that is read-only in this process's mount namespace, as
+ * systemd's `ProtectSystem=` makes it, does not count: proc_pid_mountinfo(5).
+ */
+export function isReadOnly(directory: string): boolean {
+  if (access(directory, ACCESS.W) !== "EROFS") return false; // asked after the permissions, so EROFS is rare
+  return mountedFileSystem(directory)?.mount?.options.includes("ro") ?? true;
 }
 
 /** What the OS says of a file system. */

@@ -7,7 +7,10 @@
  * Locks in files are released at exit, in the middle of a scope or of a wait too, so that no file stays behind.
  */
 import type { AsyncLocalStorage } from "node:async_hooks";
-import type { Lease, Store } from "./store.ts";
+import type { Lease, PlaceChange, Store } from "./store.ts";
+
+/** Pause between two looks at the files of held locks, in milliseconds. */
+const LOOK_MS = 1000;
 
 /** A call of an `exclusive()` function. */
 interface Call {
@@ -25,6 +28,8 @@ export function asCall<T>(body: () => T): T {
 /** A lease that ends at once: that of a lock in a file. */
 export interface SyncLease extends Lease {
   releaseSync(): void;
+  /** Keeps the lock's file at its path: to be called about once a second. */
+  lookAfterFile(): PlaceChange | undefined;
 }
 
 const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
@@ -34,6 +39,24 @@ const holds = new Map<Lease, { key: string; call: Call | undefined }>();
 /** The locks in files among them. A lock of another store ends with its connection or lease. */
 const inFiles = new Set<SyncLease>();
 let watchingExit = false;
+let lookingAfter: Timer | undefined;
+
+/**
+ * Looks after the files of the held locks, while the program's event loop turns. It does not keep the loop alive.
+ * @param report called when another program has removed one
+ */
+export function lookAfterHeld(report: (change: PlaceChange) => void): void {
+  lookingAfter ??= setInterval(() => {
+    if (inFiles.size === 0) {
+      clearInterval(lookingAfter);
+      lookingAfter = undefined;
+    }
+    for (const lease of inFiles) {
+      const change = lease.lookAfterFile();
+      if (change !== undefined) report(change);
+    }
+  }, LOOK_MS).unref();
+}
 
 /** Tells locks apart: stores of one location are one. */
 const keyOf = (store: Store, name: string): string => `${store.location(name)}\0${name}`;

@@ -1,4 +1,5 @@
 /** The interface of every store. A store is a place where locks live: a directory, or a server's database. */
+import { printable } from "../errors.ts";
 import type { Holder, Mode } from "../holder.ts";
 
 /** The reason of a signal that ends a wait because its time is up. */
@@ -16,6 +17,28 @@ export interface Request {
   label?: string | undefined;
   /** The number of slots, where the lock is one of several slots; kept with the lock. */
   slots?: number | undefined;
+}
+
+/** What another program did to the file of a held lock. */
+export interface PlaceChange {
+  /**
+   * `retaken`: the file was removed, and made and locked again. `split`: another process holds the lock at the same path,
+   * or no file can be made there.
+   */
+  event: "retaken" | "split";
+  lockfile: string;
+  /** With `split`: the other holder, as far as it is known. */
+  holder?: Holder | undefined;
+  /** With `split`: why the file cannot be made again. */
+  reason?: string | undefined;
+}
+
+/** One sentence about it. */
+export function describePlaceChange({ event, lockfile, holder, reason }: PlaceChange): string {
+  const removed = `the lock file ${printable(lockfile)} was removed while its lock was held`;
+  if (event === "retaken") return `${removed}: it is there again, and locked`;
+  if (reason !== undefined) return `${removed}, and cannot be made again: ${reason}`;
+  return `${removed}, and ${holder?.pid ? `pid ${holder.pid}` : "another process"} holds the lock at the same time`;
 }
 
 /** A lock that is held. */
@@ -50,6 +73,8 @@ export interface LockStatus {
   holder?: Holder | undefined;
   /** The other holders of a shared lock, as far as they are known. */
   others?: Holder[] | undefined;
+  /** Holders through a file that was removed from its path: a new holder does not exclude them. */
+  removed?: Holder[] | undefined;
   /** The number of waiters. Undefined where the store cannot tell. */
   waiters?: number | undefined;
   /** The held slots of a lock with slots. Each is a lock of its own, named `NAME.1`, `NAME.2`, … */

@@ -17,6 +17,7 @@ test("a directory of this machine: locks work, and nothing is left behind", asyn
     "yes",
     "yes",
     "yes",
+    "yes",
     dir.path.slice(0, 3),
     "",
   ]);
@@ -39,6 +40,7 @@ test("--json, and a DIR that has precedence over EXCLUSIVE_DIR; as a script too"
       ["excludes", true],
       ["freed by release", true],
       ["freed by kill", true],
+      ["read-only file", true],
       ["local", true],
     ]);
   }
@@ -75,7 +77,7 @@ test("locks that do not exclude each other are found", async () => {
   expect(status).toBe(74);
   expect(JSON.parse(stdout)).toMatchObject({
     ok: false,
-    checks: [{ check: "excludes", ok: false }, {}, {}, {}],
+    checks: [{ check: "excludes", ok: false }, {}, {}, {}, {}],
   });
 });
 

@@ -58,7 +58,7 @@ test("waiters are counted, those for a slot at each slot; the queue head is not 
   expect((await list(dir)).stdout).toContain("WAITING");
 });
 
-test("a killed holder's lock is free for every reader, and nothing is deleted", async () => {
+test("a killed holder's lock is free: only --all lists its file, and nothing is deleted", async () => {
   using dir = new TempDir();
   const holder = startScript(
     `new Lock({ name: "job" }).acquireSync(); console.log("begun"); setInterval(() => {}, 1e6)`,
@@ -67,7 +67,10 @@ test("a killed holder's lock is free for every reader, and nothing is deleted", 
   await holder.says("begun");
   holder.kill("SIGKILL");
   await holder.result;
-  expect(await json(dir)).toEqual([{ name: "job", state: "free", lockfile: dir.file("exclusive_job.lock") }]);
+  expect(await json(dir)).toEqual([]);
+  expect(JSON.parse((await list(dir, "--json", "--all")).stdout)).toEqual([
+    { name: "job", state: "free", lockfile: dir.file("exclusive_job.lock") },
+  ]);
   expect(dir.list()).toEqual(["exclusive_job.lock"]);
 });
 
@@ -162,7 +165,7 @@ test("--json has the type that the library exports", async () => {
   await using _three = await hold(dir, "three", "--shared");
   await using _four = await hold(dir, "three", "--shared");
   writeFileSync(dir.file("exclusive_free.lock"), "");
-  const all = (await list(dir, "--json")).stdout;
+  const all = (await list(dir, "--json", "--all")).stdout;
   const slots = (await exclusive(["status", "--json", "two"], { dir })).stdout;
   const file = dir.file("consumer.ts");
   const lines = [
@@ -208,7 +211,7 @@ test("no directory, a NAME, a full disk, a closed pipe", async () => {
   expect(full).toMatchObject({ status: 74, stderr: expect.stringContaining("No space left") });
   for (let i = 0; i < 2000; i++) writeFileSync(dir.file(`exclusive_${i}.lock`), "");
   const gone = await command(
-    ["bash", "-c", `"${binary}" list --json | head -c1; echo " \${PIPESTATUS[0]}"`],
+    ["bash", "-c", `"${binary}" list --all --json | head -c1; echo " \${PIPESTATUS[0]}"`],
     { dir },
   );
   expect(gone).toMatchObject({ stdout: "[ 141\n", stderr: "" });
@@ -222,7 +225,7 @@ test("--watch in a terminal: redrawn in place, cut to the screen, and gone on Ct
     "--label",
     "a label that is long enough for the edge of the screen",
   );
-  await using watch = new TerminalProcess([binary, "list", "--watch"], {
+  await using watch = new TerminalProcess([binary, "list", "--watch", "--all"], {
     dir,
     columns: 70,
     rows: 6,

@@ -31,6 +31,14 @@ test("--json; --dir has precedence over EXCLUSIVE_DIR", async () => {
   expect(JSON.parse(stdout)).toEqual({ name: "two words", lockfile: "/elsewhere/exclusive_two+words.lock" });
 });
 
+test("-v: the directory and the reason, on stderr", async () => {
+  using dir = new TempDir();
+  expect((await path(dir, "-v", "job")).stderr).toContain(`${dir.path} (EXCLUSIVE_DIR is set)`);
+  expect((await path(dir, "-v", "--dir", "/elsewhere", "job")).stderr).toContain("/elsewhere (named by");
+  const { stderr } = await exclusive(["path", "-v", "job"], { env: { EXCLUSIVE_DIR: undefined } });
+  expect(stderr).toMatch(/lock directory: (\/var\/lock|\/tmp) \(the default/);
+});
+
 test("wrong usage", async () => {
   using dir = new TempDir();
   for (const args of [[], ["a", "b"], [""], ["--file", "x", "a"]])

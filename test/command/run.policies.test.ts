@@ -248,7 +248,7 @@ test("--dir over EXCLUSIVE_DIR over the default", async () => {
   expect(one.list().concat(two.list())).toEqual([]);
 });
 
-test("-q prints nothing, -v reports the acquire and the release", async () => {
+test("-q prints nothing, -v reports the directory, the acquire and the release; so does EXCLUSIVE_LOG", async () => {
   using dir = new TempDir();
   await using holder = await hold(dir, "t");
   expect(await exclusive(["run", "-q", "t", "true"], { dir })).toMatchObject({
@@ -266,8 +266,10 @@ test("-q prints nothing, -v reports the acquire and the release", async () => {
   expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 0, stdout: "", stderr: "" });
   const { stdout, stderr } = await exclusive(["run", "-v", "t", "echo", "mine"], { dir });
   expect(stdout).toBe("mine\n");
+  const logged = await exclusive(["run", "t", "echo", "mine"], { dir, env: { EXCLUSIVE_LOG: "info" } });
+  expect(logged.stderr).toMatch(/acquired 't'.*\n.*released 't'/);
   expect(stderr).toMatch(
-    /^exclusive: acquired 't' after [\d.]+ s \(.*exclusive_t.lock\)\nexclusive: released 't' after [\d.]+ s\n$/,
+    /^exclusive: lock directory: .* \(EXCLUSIVE_DIR is set\)\nexclusive: acquired 't' after [\d.]+ s \(.*exclusive_t.lock\)\nexclusive: released 't' after [\d.]+ s\n$/,
   );
 });
 

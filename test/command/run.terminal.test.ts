@@ -345,13 +345,15 @@ describe.if(here)("the waiting line", () => {
     expect(quiet.output).toBe("");
   });
 
-  test("a stderr that is not a terminal gets one line without control sequences", async () => {
+  test("a stderr that is not a terminal gets nothing; with -v one line without control sequences", async () => {
     using dir = new TempDir();
     await using holder = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await holder.says("begun");
-    const waited = await exclusive(["run", "-t", "1.6", "t", "--", "echo", "mine"], { dir });
+    const silent = await exclusive(["run", "-t", "0.4", "t", "--", "echo", "mine"], { dir });
+    expect(silent.stderr).toMatch(/^exclusive: gave up after .*\n$/);
+    const waited = await exclusive(["run", "-vt", "1.6", "t", "--", "echo", "mine"], { dir });
     expect(waited.status).toBe(75);
-    expect(waited.stderr.split("\n")).toEqual([
+    expect(waited.stderr.split("\n").slice(1)).toEqual([
       expect.stringMatching(
         /^exclusive: waiting for 't', waited 0s, giving up in 2s; held by pid \d+ for \d+s: sleep 60$/,
       ),

@@ -109,6 +109,15 @@ test("control characters of a name, a label or a command line are never printed 
   }
 });
 
+test("--quiet: the exit status alone", async () => {
+  using dir = new TempDir();
+  const silent = { stdout: "", stderr: "" };
+  const free = (await status(dir, "backup")).status;
+  expect(await status(dir, "--quiet", "backup")).toMatchObject({ status: free, ...silent });
+  await using _holder = await hold(dir, "backup");
+  expect(await status(dir, "-q", "backup")).toMatchObject({ status: 0, ...silent });
+});
+
 test("wrong usage", async () => {
   using dir = new TempDir();
   expect(await status(dir)).toMatchObject({ status: 64, stderr: expect.stringContaining("NAME is missing") });

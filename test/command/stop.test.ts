@@ -303,7 +303,7 @@ test("replace: a holder that cannot be stopped is not replaced; --timeout; a sig
     dir,
   });
   expect(late).toMatchObject({ status: 75, stdout: "" });
-  await using waiting = start(["run", "--if-held", "replace", "job", "--", "echo", "no"], { dir });
+  await using waiting = start(["run", "-v", "--if-held", "replace", "job", "--", "echo", "no"], { dir });
   await until(() => waiting.stderr.includes("waiting for 'job'"), "it waits");
   waiting.kill("SIGTERM");
   expect(await waiting.result).toMatchObject({ signal: "SIGTERM", stdout: "" });

@@ -69,7 +69,9 @@ describe.if(hasRedis())("with a store", () => {
 
   test("a waiter runs as soon as the lock is released", async () => {
     await using holder = await hold("next");
-    await using next = start(["run", "--ttl", "2s", "--wait", "next", "--", "echo", "mine"], { env: env() });
+    await using next = start(["run", "-v", "--ttl", "2s", "--wait", "next", "--", "echo", "mine"], {
+      env: env(),
+    });
     await until(() => next.stderr.includes("waiting for 'next'"), "the waiter's line");
     expect(next.stdout).toBe("");
     holder.kill("SIGTERM");
@@ -82,7 +84,7 @@ describe.if(hasRedis())("with a store", () => {
     const program = dir.file("exclusive");
     copyFileSync(binary, program);
     await using holder = await hold("updated");
-    const args = ["run", "--ttl", "2s", "--wait", "updated", "--", "echo", "ran"];
+    const args = ["run", "-v", "--ttl", "2s", "--wait", "updated", "--", "echo", "ran"];
     await using next = new Process([program, ...args], { env: env() });
     await until(() => next.stderr.includes("waiting for 'updated'"), "the waiter's line");
     writeFileSync(dir.file("new"), "#!/bin/sh\nexit 3\n", { mode: 0o755 });

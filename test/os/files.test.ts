@@ -80,7 +80,7 @@ describe("files", () => {
     expect(kernel.open(dir.file("f\0g"), O.RDONLY)).toBe("ENAMETOOLONG");
     expect(kernel.lstat(`${dir.path}/${"a/".repeat(4000)}`)).toBe("ENAMETOOLONG");
     expect(kernel.unlink(dir.file("f\0"))).toBe("ENAMETOOLONG");
-    expect(kernel.writableDirectory(`${dir.path}\0`)).toBe(false);
+    expect(kernel.access(`${dir.path}\0`, kernel.ACCESS.W)).toBe("ENAMETOOLONG");
     expect(dir.list()).toEqual(["f"]);
   });
 
@@ -156,12 +156,24 @@ describe("files", () => {
     expect(kernel.readText(`${root}/LICENSE`)).toBe(readFileSync(`${root}/LICENSE`, "utf8"));
   });
 
-  test("writableDirectory", () => {
+  test("chmodOwn: the mode of a file that cannot be opened, and never through a link", () => {
     using dir = new TempDir();
-    expect(kernel.writableDirectory(dir.path)).toBe(true);
-    expect(kernel.writableDirectory(dir.file("none"))).toBe(false);
+    writeFileSync(dir.file("f"), "");
+    symlinkSync("f", dir.file("link"));
+    chmodSync(dir.file("f"), 0);
+    expect(kernel.chmodOwn(dir.file("link"), 0o644)).toBe("EPERM");
+    expect(kernel.lstat(dir.file("f"))).toMatchObject({ mode: 0 });
+    expect(kernel.chmodOwn(dir.file("f"), 0o1644)).toBeUndefined();
+    expect(kernel.lstat(dir.file("f"))).toMatchObject({ mode: 0o1644 });
+    expect(kernel.chmodOwn(dir.file("none"), 0o644)).toBe("ENOENT");
+  });
+
+  test("access: for reading, writing, executing", () => {
+    using dir = new TempDir();
+    expect(kernel.access(dir.path, kernel.ACCESS.W | kernel.ACCESS.X)).toBeUndefined();
+    expect(kernel.access(dir.file("none"), kernel.ACCESS.W)).toBe("ENOENT");
     chmodSync(dir.path, 0o500);
-    expect(kernel.writableDirectory(dir.path)).toBe(process.getuid?.() === 0);
+    expect(kernel.access(dir.path, kernel.ACCESS.W) === undefined).toBe(process.getuid?.() === 0);
     chmodSync(dir.path, 0o700);
   });
 });

@@ -31,7 +31,7 @@ export const DIR = defineArgs({
     type: "string",
     valueHint: "DIR",
     description: "directory of the lock files",
-    details: "Default: `EXCLUSIVE_DIR`.",
+    details: "Default: `EXCLUSIVE_DIR`, else `/var/lock` where every user may write there, else `/tmp`.",
   },
   ...STORE,
 });

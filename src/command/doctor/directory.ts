@@ -2,18 +2,27 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { CannotAcquireLock, printable } from "../../errors.ts";
 import { Lock } from "../../lock.ts";
-import { codeOf, systemError } from "../../os/errors.ts";
+import { codeOf, errorText, systemError } from "../../os/errors.ts";
+import { close, O, open } from "../../os/files.ts";
+import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import { ourselves } from "../../os/self.ts";
 import { dieBySignal, SIG } from "../../os/signals.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { type Check, PATIENCE_MS, report } from "./checks.ts";
 import { type FileSystem, fileSystemOf } from "./file-system.ts";
 
-/** Prints the result of each check, and returns the exit status. */
-export async function doctorDirectory(dir: string, json: boolean): Promise<number> {
+/**
+ * Prints the result of each check, and returns the exit status.
+ * @param directory and, where it is the default one, why it is that
+ */
+export async function doctorDirectory(
+  { path: dir, reason }: { path: string; reason?: string },
+  json: boolean,
+): Promise<number> {
   const fileSystem = fileSystemOf(dir);
   const checks: Check[] = [...(await locksIn(dir)), locality(fileSystem)];
-  const ok = report(printable(dir), checks, json, { directory: dir, fileSystem });
+  const place = printable(dir) + (reason === undefined ? "" : ` (${reason})`);
+  const ok = report(place, checks, json, { directory: dir, reason, fileSystem });
   if (checks.some(({ check, ok }) => ok === false && check !== "local")) return EXIT.IO_ERROR;
   return ok ? EXIT.OK : EXIT.NOT_LOCAL;
 }
@@ -78,6 +87,7 @@ async function locksIn(dir: string): Promise<Check[]> {
   lock.releaseSync();
 
   const excludes = refused === EXIT.TEMPORARY_FAILURE && keptOut;
+  const forReaders = readOnlyLock(room.path);
   return [
     {
       check: "excludes",
@@ -101,7 +111,29 @@ async function locksIn(dir: string): Promise<Check[]> {
         ? "the lock of a killed process can be taken at once"
         : "a killed process keeps the lock",
     },
+    forReaders,
   ];
+}
+
+/** Locks a file that is open for reading only, as `--file` and another user's lock file are. */
+function readOnlyLock(directory: string): Check {
+  const path = `${directory}/read-only`;
+  const made = open(path, O.CREAT | O.EXCL | O.WRONLY, 0o444);
+  if (typeof made === "number") close(made);
+  const fd = open(path, O.RDONLY | O.NONBLOCK);
+  const failure = typeof fd === "string" ? fd : flock(fd, LOCK.EX | LOCK.NB);
+  if (typeof fd === "number") close(fd);
+  const known = failure === undefined || needsWriting(failure);
+  return {
+    check: "read-only file",
+    ok: known,
+    details:
+      failure === undefined
+        ? "a file that may only be read can be locked"
+        : known
+          ? "only a file that may be written can be locked: --file needs write permission here"
+          : `a file that may only be read cannot be locked: ${errorText(failure)}`,
+  };
 }
 
 function tryIt(lock: Lock): boolean {

@@ -2,7 +2,7 @@
 import { isInherited } from "../../os/descriptors.ts";
 import { errorText } from "../../os/errors.ts";
 import { ACCESS, access, close, O, open } from "../../os/files.ts";
-import { Alarm, LOCK, rangeLock, waitingFlock } from "../../os/flock.ts";
+import { Alarm, LOCK, needsWriting, rangeLock, waitingFlock } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import { interruptible } from "../../os/signals.ts";
 
@@ -82,15 +82,14 @@ export class TargetFile {
   }
 
   /**
-   * Opens the file for reading and writing. NFS turns flock(2) locks into those of fcntl(2), so an exclusive lock of a file
-   * that is open for reading fails there.
+   * Opens the file for reading and writing: `needsWriting`.
    * @returns the new descriptor, or the code of the failure where that does not help
    */
   reopen(fd: number, failure: Code): number | Code {
     if (this.#flags === O.RDWR) return failure;
     const denied = access(this.#path, ACCESS.R | ACCESS.W);
     if (denied !== undefined) return denied;
-    close(fd);
+    close(fd); // first, so that the descriptor's number stays
     this.#flags = O.RDWR;
     const reopened = this.open();
     return this.#flags === O.RDWR ? reopened : "EISDIR";
@@ -125,7 +124,7 @@ export function acquire(fd: number, file: TargetFile | undefined, options: Optio
     }
     if (failure === "EAGAIN" || failure === "EACCES")
       throw new Failure(conflict, verbose ? "failed to get lock" : "");
-    if ((failure === "EIO" || failure === "EBADF") && file && operation !== LOCK.SH) {
+    if (needsWriting(failure) && file && operation !== LOCK.SH) {
       const reopened = file.reopen(lockFd, failure);
       if (typeof reopened === "number") {
         lockFd = reopened;

@@ -54,6 +54,12 @@ export class EventLog {
     return Math.round(performance.now() - this.#start) / 1000;
   }
 
+  /** Are expected events shown, as text? */
+  get isVerbose(): boolean {
+    const { quiet, verbose, json } = this.verbosity;
+    return verbose === true && !quiet && !json;
+  }
+
   /** Whether events go anywhere but to stderr. */
   get records(): boolean {
     return this.sinks.logFile !== undefined || this.sinks.onEvent !== undefined;

@@ -1,4 +1,7 @@
-/** The progress of a wait: one live line on a terminal, elsewhere a line at the start and then a rare reminder. */
+/**
+ * The progress of a wait: one live line on a terminal. Elsewhere nothing, as a wait that succeeds is no news for cron's
+ * mail; with `--verbose` or as JSON a line at the start and then a rare reminder.
+ */
 import { releaseAll } from "../../acquire.ts";
 import { type Duration, humanDuration, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
@@ -27,10 +30,11 @@ export function showWaiting(
   timeout: Duration | undefined,
   log: EventLog,
 ): Disposable {
-  if (log.verbosity.quiet && !log.records) return { [Symbol.dispose]() {} };
+  const { quiet, verbose, json } = log.verbosity;
+  const live = !json && !quiet && isTerminal(2);
+  if (!log.records && (quiet || !(live || json || verbose))) return { [Symbol.dispose]() {} };
   const begun = performance.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
-  const live = !log.verbosity.json && !log.verbosity.quiet && isTerminal(2);
   /** Null while the lock is free; undefined where the holder is not known. */
   let holder: Holder | null | undefined;
   let timer: Timer | undefined;

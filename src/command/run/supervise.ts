@@ -138,8 +138,12 @@ export class Supervision {
 /** Is this how the kernel stops what reads from a terminal, or sets it, in the background? */
 const isForTerminal = (signal: number): boolean => signal === SIG.TTIN || signal === SIG.TTOU;
 
-/** Waits for the command's end. @param seen as in `Supervision` */
-export function supervise(pid: number, seen?: Set<number>): Ending {
+/**
+ * Waits for the command's end.
+ * @param seen as in `Supervision`
+ * @param meanwhile called after each signal, and after each second without one
+ */
+export function supervise(pid: number, seen?: Set<number>, meanwhile?: () => void): Ending {
   const supervision = new Supervision(pid, seen);
   for (;;) {
     const ending = supervision.poll();
@@ -147,6 +151,7 @@ export function supervise(pid: number, seen?: Set<number>): Ending {
     const received = nextSignal();
     if (received === undefined) supervision.idle();
     else supervision.take(received);
+    meanwhile?.();
   }
 }
 

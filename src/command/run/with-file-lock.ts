@@ -8,6 +8,7 @@ import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
+import { describePlaceChange } from "../../store/store.ts";
 import { type EventLog, endingFields } from "../output/event-log.ts";
 import { cannotStart, recordFailedStart } from "./cannot-start.ts";
 import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
@@ -43,7 +44,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
       log.commandPid = pid;
       endThreads();
     };
-    ending = runCommand(plan, lease, started, seen);
+    ending = runCommand(plan, lease, started, seen, log);
     if (wasAskedToEnd(ending, seen)) left = leaveToHeirs(lease);
   } catch (error) {
     recordFailedStart(error, times(), log);
@@ -66,6 +67,7 @@ function runCommand(
   lease: FileLease,
   started: (pid?: number) => void,
   seen: Set<number>,
+  log: EventLog,
 ): Ending {
   const { argv, request, exec, close, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
@@ -83,7 +85,14 @@ function runCommand(
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
-  return supervise(pid, seen);
+  return supervise(pid, seen, () => lookAfterFile(lease, log));
+}
+
+function lookAfterFile(lease: FileLease, log: EventLog): void {
+  const change = lease.lookAfterFile();
+  if (change === undefined) return;
+  const { event, ...details } = change;
+  log.tell(event, details, () => describePlaceChange(change));
 }
 
 /**

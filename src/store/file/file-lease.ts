@@ -1,12 +1,13 @@
 /** A lock that is held through an open file: its record, and how it is given back. The rules are in `file-store.ts`. */
 import { encodeRecord, type HolderRecord, type Mode } from "../../holder.ts";
-import type { FileStatus } from "../../os/files.ts";
 import * as files from "../../os/files.ts";
 import { flock, LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import { holdingsOf } from "../../os/lock-table.ts";
-import type { Lease } from "../store.ts";
+import type { Lease, PlaceChange } from "../store.ts";
 import {
+  FILE_MODE,
+  LEFT_MODE,
   type LockFile,
   type OpenFile,
   openIfPresent,
@@ -14,6 +15,7 @@ import {
   readRecord,
   statusOfOpen,
 } from "./lock-file.ts";
+import { LockPlace } from "./place.ts";
 
 /** What a lease does with its file on release. */
 interface Leaving {
@@ -25,18 +27,17 @@ interface Leaving {
 /** A lock held through an open file. */
 export class FileLease implements Lease {
   #released = false;
-  #fd: number;
-  readonly #status: FileStatus;
+  readonly #place: LockPlace;
 
   constructor(
     private readonly file: LockFile,
-    { fd, status }: OpenFile,
+    private readonly open: OpenFile,
     private readonly leaving: Leaving,
     /** The record in the file; undefined where the file is not ours to write. */
     private readonly record: HolderRecord | undefined,
   ) {
-    this.#fd = fd;
-    this.#status = status;
+    this.#place = new LockPlace(file, open, leaving.mode, record);
+    if (record !== undefined && open.status.mode !== FILE_MODE) files.fchmod(open.fd, FILE_MODE);
     // A truncated record, or that of an earlier holder, must not stay.
     if (this.#write() !== undefined) this.#empty();
   }
@@ -47,12 +48,17 @@ export class FileLease implements Lease {
 
   /** The descriptor that holds the lock, until it is released. */
   get fd(): number {
-    return this.#fd;
+    return this.open.fd;
   }
 
   /** Takes over the descriptor's new number, after it was duplicated and the old one closed. */
   moveTo(fd: number): void {
-    this.#fd = fd;
+    this.open.fd = fd;
+  }
+
+  /** Keeps the lock's file at its path: to be called about once a second. */
+  lookAfterFile(): PlaceChange | undefined {
+    return this.#released || this.file.givenByUser ? undefined : this.#place.look();
   }
 
   /** Adds the wrapped command's pid to the record. */
@@ -69,8 +75,9 @@ export class FileLease implements Lease {
     try {
       if (!this.file.givenByUser) this.#leaveFile();
     } finally {
-      flock(this.#fd, LOCK.UN);
-      files.close(this.#fd);
+      this.#place.close();
+      flock(this.open.fd, LOCK.UN);
+      files.close(this.open.fd);
     }
   }
 
@@ -81,7 +88,8 @@ export class FileLease implements Lease {
   closeSync(): void {
     if (this.#released) return;
     this.#released = true;
-    files.close(this.#fd);
+    this.#place.close();
+    files.close(this.open.fd);
   }
 
   /**
@@ -90,13 +98,13 @@ export class FileLease implements Lease {
    */
   clearSync(): boolean {
     const { path, givenByUser } = this.file;
-    const { fd } = givenByUser ? openNamedFile(path) : openIfPresent(path);
+    const { fd, access } = givenByUser ? openNamedFile(path) : openIfPresent(path);
     if (typeof fd === "string") return true;
-    this.#fd = fd;
     try {
-      if (!files.sameFile(statusOfOpen(fd, path), this.#status)) return true;
+      const status = statusOfOpen(fd, path);
+      if (!files.sameFile(status, this.open.status)) return true;
       if (flock(fd, LOCK.EX | LOCK.NB) !== undefined) return false;
-      if (!givenByUser) this.#leaveFile();
+      if (!givenByUser) this.#leaveFile({ fd, status, writable: access === "written" });
       flock(fd, LOCK.UN);
       return true;
     } finally {
@@ -109,7 +117,7 @@ export class FileLease implements Lease {
    * @param among only these; by default every process is looked at
    */
   heirs(among?: readonly number[]): number[] {
-    const ours = holdingsOf(this.#status.ino, among).filter(({ takenBy }) => takenBy === process.pid);
+    const ours = holdingsOf(this.open.status.ino, among).filter(({ takenBy }) => takenBy === process.pid);
     return [...new Set(ours.map(({ pid }) => pid))];
   }
 
@@ -127,14 +135,17 @@ export class FileLease implements Lease {
     this.releaseSync();
   }
 
-  #leaveFile(): void {
+  #leaveFile({ fd, status, writable } = this.#place.current): void {
     // The last of many readers removes the file: only it can convert its lock. flock(2) converts by giving the lock up
     // first, which is no loss to a reader that leaves.
-    if (this.leaving.mode === "shared" && flock(this.#fd, LOCK.EX | LOCK.NB) !== undefined) return;
+    if (this.leaving.mode === "shared" && flock(fd, LOCK.EX | LOCK.NB) !== undefined) return;
     const now = files.lstat(this.file.path);
-    if (typeof now === "string" || !files.sameFile(now, this.#status)) return;
+    if (typeof now === "string" || !files.sameFile(now, status)) return;
     // A file that we may not delete stays, and serves the next holder as well: but it must not name us.
-    if (this.leaving.keep || files.unlink(this.file.path) !== undefined) this.#empty();
+    if (!this.leaving.keep && files.unlink(this.file.path) === undefined) return;
+    if (this.record === undefined || !writable) return;
+    files.ftruncate(fd, 0);
+    files.fchmod(fd, LEFT_MODE);
   }
 
   /**
@@ -145,12 +156,15 @@ export class FileLease implements Lease {
   #write(): Code | undefined {
     if (this.record === undefined) return undefined;
     const bytes = encodeRecord(this.record);
-    const failure = files.pwrite(this.#fd, bytes);
+    const { fd, writable } = this.#place.current;
+    if (!writable) return undefined;
+    const failure = files.pwrite(fd, bytes);
     if (failure !== undefined || this.leaving.mode === "shared") return failure;
-    return files.ftruncate(this.#fd, bytes.length);
+    return files.ftruncate(fd, bytes.length);
   }
 
   #empty(): void {
-    if (this.record !== undefined) files.ftruncate(this.#fd, 0);
+    const { fd, writable } = this.#place.current;
+    if (this.record !== undefined && writable) files.ftruncate(fd, 0);
   }
 }

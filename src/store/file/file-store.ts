@@ -17,6 +17,7 @@
  *     │                                                   └─ our inode ──> unlink ──> unlock
  *     └─ keep ──> empty ──> unlock                                        unlock ──> close
  *   held ── wrapper killed ──> orphan: the command has the open file, and the lock ends with it
+ *   held ── another program removed the file ──> look, lock (try), check ──> held, through both files: see `place.ts`
  *
  * 1. open before create, create with O_EXCL: two creators cannot end up with two inodes, and O_CREAT on another user's
  *    file is refused in a sticky directory (`fs.protected_regular`).
@@ -33,14 +34,16 @@
  * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
  *    a refusal by a momentary hold is retried (`patience.ts`). So does `wait`, where it was in the queue.
  *
- * Not promised: that flock(2) serves waiters in order (Linux does); that a lock is kept if another program deletes a held
- * file; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
+ * 8. `check` is for a file that the user named too: it may be replaced by rename while we wait.
+ *
+ * Not promised: that flock(2) serves waiters in order (Linux does); that nobody gets in between the removal of a held
+ * file by another program and the holder's next look; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
  * released its locks by the time that kill(2) returns.
  */
 import { type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
-import { defaultDirectory } from "../../name.ts";
+import { checkPath, defaultDirectory } from "../../name.ts";
 import * as files from "../../os/files.ts";
-import { flock, LOCK } from "../../os/flock.ts";
+import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import { closeAtThreadEnd } from "../../os/thread-end.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
@@ -58,6 +61,7 @@ import {
   openIfPresent,
   openNamedFile,
   readRecord,
+  reopenForLock,
   statusOfOpen,
   unstableFileError,
 } from "./lock-file.ts";
@@ -85,8 +89,9 @@ export class FileStore implements Store {
 
   constructor({ dir, file, keep = false }: FileStoreOptions = {}) {
     this.#keep = keep;
-    this.#named = file ? { path: files.absolute(file), fitsName: true, givenByUser: true } : undefined;
-    this.dir = files.absolute(dir ?? defaultDirectory());
+    this.#named =
+      file === undefined ? undefined : { path: absolute("file", file), fitsName: true, givenByUser: true };
+    this.dir = absolute("dir", dir ?? defaultDirectory().path);
   }
 
   #fileOf(name: string): LockFile {
@@ -131,7 +136,7 @@ export class FileStore implements Store {
       const open = openGuarded(file);
       let lease: FileLease | undefined;
       try {
-        const failure = flock(open.fd, operation(request.mode) | LOCK.NB);
+        const failure = tryLock(file, open, request.mode);
         if (failure === "EAGAIN")
           return { holder: file.givenByUser ? {} : readHolder(open.fd), file: open.status };
         lease = this.#accept(file, open, failure, request);
@@ -170,7 +175,7 @@ export class FileStore implements Store {
         if (attempts > ATTEMPTS_MAX) throw unstableFileError(file.path);
         signal?.throwIfAborted();
         open = openGuarded(file);
-        let failure = flock(open.fd, how | LOCK.NB);
+        let failure = tryLock(file, open, request.mode);
         while (failure === "EAGAIN" || failure === "EINTR") {
           signal?.throwIfAborted();
           if (kept && !files.isBefore(kept.status, open.status)) kept = closed(kept);
@@ -200,24 +205,28 @@ export class FileStore implements Store {
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     const file = this.#fileOf(name);
-    const { path, givenByUser } = file;
+    const { path } = file;
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
     for (let attempts = 0; ; ) {
       signal?.throwIfAborted();
-      const { fd } = givenByUser ? openNamedFile(path) : openIfPresent(path);
+      const { fd } = file.givenByUser ? openNamedFile(path) : openIfPresent(path);
       if (fd === "ENOENT") return;
       if (typeof fd === "string") throw openError(file, fd);
       closeAtThreadEnd(fd);
+      const open: OpenFile = { fd, writable: false, status: statusOfOpen(fd, path) };
       try {
-        const failure = await waiter.pass(fd, LOCK.EX, signal);
+        let failure = await waiter.pass(fd, LOCK.EX, signal);
+        if (failure === "EINTR") continue;
+        if (failure !== undefined && reopenForLock(file, open, failure))
+          failure = await waiter.pass(open.fd, LOCK.EX, signal);
         if (failure === "EINTR") continue;
         if (failure !== undefined) throw lockError(path, failure);
-        if (givenByUser || isStillAt(path, statusOfOpen(fd, path)) !== "another") return;
+        if (isStillAt(file, open.status) !== "another") return;
         // A newcomer may hold the lock of the file that is there now.
         if (++attempts > ATTEMPTS_MAX) throw unstableFileError(path);
       } finally {
-        files.close(fd);
+        files.close(open.fd);
       }
     }
   }
@@ -261,8 +270,8 @@ export class FileStore implements Store {
     const { path, fitsName, givenByUser } = file;
     if (failure !== undefined) throw lockError(path, failure);
     const leaving = { mode: request.mode, keep: this.#keep };
+    if (isStillAt(file, open.status) !== "same") return undefined;
     if (givenByUser) return new FileLease(file, open, leaving, undefined);
-    if (isStillAt(path, open.status) !== "same") return undefined;
     // Another user's left-over, which we do not write into. Where we may, we delete it and make a file of our own.
     const discards = !open.writable && request.mode === "exclusive" && !this.#keep;
     if (discards && files.unlink(path) === undefined) return undefined;
@@ -279,8 +288,24 @@ function openGuarded(file: LockFile): OpenFile {
   return open;
 }
 
+/** A path that means the same after a change of directory. @throws {TypeError} when it is empty or no text */
+function absolute(what: string, path: string): string {
+  if (checkPath(what, path).startsWith("/")) return path;
+  return checkPath(what, files.absolute(path));
+}
+
 function closed(file: OpenFile | undefined): undefined {
   if (file !== undefined) files.close(file.fd);
+}
+
+/** Tries to lock, for which the file is opened again where the file system needs that. */
+function tryLock(file: LockFile, open: OpenFile, mode: Mode): Code | undefined {
+  const failure = flock(open.fd, operation(mode) | LOCK.NB);
+  if (failure === undefined || mode === "shared") return failure;
+  if (reopenForLock(file, open, failure)) return flock(open.fd, operation(mode) | LOCK.NB);
+  // Another user's file, which we may not write: whether it is held can be told all the same.
+  if (needsWriting(failure) && flock(open.fd, LOCK.SH | LOCK.NB) === "EAGAIN") return "EAGAIN";
+  return failure;
 }
 
 const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);

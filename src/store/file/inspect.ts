@@ -5,7 +5,7 @@ import { fileName, isStopTurnName, isWholeName, lockOfQueueHead, nameOfFile, slo
 import { systemError } from "../../os/errors.ts";
 import * as files from "../../os/files.ts";
 import { O } from "../../os/files.ts";
-import { flock, LOCK } from "../../os/flock.ts";
+import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import {
   fileKey,
   type KernelLock,
@@ -74,7 +74,7 @@ export function statusOf(
       ? { state: "held", mode: lock.mode }
       : fd === undefined
         ? { state: "unknown" }
-        : probeByTaking(fd);
+        : probeByTaking(fd, path);
     const { state, mode } = seen;
     if (mode === undefined && fitsName) return { ...free, state };
     const written = fd === undefined || !file.regular || givenByUser ? { record: {} } : readRecord(fd);
@@ -103,12 +103,18 @@ interface Seen {
  * Finds out how the lock is held by taking it for a moment: the only way without /proc/locks. A process that wants the lock
  * in that moment tries again (`retriesBeforeRefusal`).
  */
-function probeByTaking(fd: number): Seen {
+function probeByTaking(fd: number, path: string): Seen {
   const shared = flock(fd, LOCK.SH | LOCK.NB);
   if (shared === "EAGAIN") return { state: "held", mode: "exclusive" };
   if (shared !== undefined) return { state: "unknown" };
-  const alone = flock(fd, LOCK.EX | LOCK.NB);
+  let alone = flock(fd, LOCK.EX | LOCK.NB);
   flock(fd, LOCK.UN);
+  if (alone !== undefined && needsWriting(alone)) {
+    const writable = files.open(path, O.RDWR | O.NONBLOCK);
+    if (typeof writable === "string") return { state: "unknown" };
+    alone = flock(writable, LOCK.EX | LOCK.NB);
+    files.close(writable);
+  }
   if (alone === "EAGAIN") return { state: "held", mode: "shared" };
   return { state: alone === undefined ? "free" : "unknown" };
 }

@@ -5,6 +5,7 @@ import { fileName, isWholeName } from "../../name.ts";
 import { systemError } from "../../os/errors.ts";
 import * as files from "../../os/files.ts";
 import { type FileStatus, O } from "../../os/files.ts";
+import { needsWriting } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 
 /** Never through a symbolic link, never waiting for a FIFO's other end. node:fs adds O_CLOEXEC. */
@@ -15,6 +16,18 @@ export const ATTEMPTS_MAX = 1000;
 
 /** A record is a few hundred bytes and a label; of a longer file no more is read. */
 const RECORD_MAX = 65536;
+
+/**
+ * The mode of a lock file: all may open it, whatever the umask was. The sticky bit keeps systemd-tmpfiles away
+ * (tmpfiles.d(5); before version 254 it removes files that are locked).
+ */
+export const FILE_MODE = 0o1644;
+
+/** The mode of a file that stays after its lock was released: cleaners may remove it. */
+export const LEFT_MODE = 0o644;
+
+/** Pauses, in milliseconds, before a file that its creator is about to make readable is opened again. */
+const OPEN_PAUSES = [1, 2, 4, 8, 16];
 
 /** The file that a lock lives in. */
 export interface LockFile {
@@ -56,6 +69,8 @@ export function openFile(file: LockFile): OpenFile {
   try {
     const status = statusOfOpen(fd, file.path);
     if (!file.givenByUser) checkLockFile(file.path, status);
+    // The umask took bits away, or the OS the sticky one.
+    if (access === "made" && status.mode !== FILE_MODE) files.fchmod(fd, FILE_MODE);
     const writable = access === "made" || (access === "written" && status.uid === process.geteuid?.());
     return { fd, status, writable };
   } catch (error) {
@@ -69,7 +84,7 @@ function openLockFile(path: string): Opened {
   for (let attempts = 0; attempts <= ATTEMPTS_MAX; attempts++) {
     const found = openIfPresent(path);
     if (found.fd !== "ENOENT") return found;
-    const fd = files.open(path, O.RDWR | O.CREAT | O.EXCL | SAFE);
+    const fd = files.open(path, O.RDWR | O.CREAT | O.EXCL | SAFE, FILE_MODE);
     if (fd !== "EEXIST") return { fd, access: "made" };
   }
   throw unstableFileError(path);
@@ -80,15 +95,44 @@ function openLockFile(path: string): Opened {
  * (`fs.protected_regular`, proc_sys_fs(5)).
  */
 export function openIfPresent(path: string): Opened {
-  const fd = files.open(path, O.RDWR | SAFE);
-  // flock(2) needs no more than an open file: another user's can be locked without being written.
-  if (fd !== "EACCES" && fd !== "EPERM" && fd !== "EROFS") return { fd, access: "written" };
-  return { fd: files.open(path, O.RDONLY | SAFE), access: "read" };
+  for (let retries = 0; ; retries++) {
+    const opened = openAnyhow(path);
+    if (opened.fd !== "EACCES" || retries === OPEN_PAUSES.length) return opened;
+    // A file that cannot be opened has just been made under a strict umask, or its maker crashed before its fchmod(2).
+    const status = files.lstat(path);
+    if (typeof status === "string" || !status.regular) {
+      if (status !== "ENOENT") return opened;
+    } else if (files.chmodOwn(path, FILE_MODE) !== undefined) Bun.sleepSync(OPEN_PAUSES[retries]!);
+  }
 }
+
+/** flock(2) needs no more than an open file: another user's can be locked without being written, or read. */
+function openAnyhow(path: string): Opened {
+  let fd = files.open(path, O.RDWR | SAFE);
+  if (!isDenied(fd)) return { fd, access: "written" };
+  fd = files.open(path, O.RDONLY | SAFE);
+  return { fd: fd === "EACCES" ? files.open(path, O.WRONLY | SAFE) : fd, access: "read" };
+}
+
+const isDenied = (fd: number | Code): boolean => fd === "EACCES" || fd === "EPERM" || fd === "EROFS";
 
 /** Opens a file or directory that the user named: followed through links as any path, never created, never written. */
 export function openNamedFile(path: string): Opened {
   return { fd: files.open(path, O.RDONLY | O.NONBLOCK), access: "read" };
+}
+
+/**
+ * Opens again for writing a file whose exclusive lock failed for want of it, as on NFS.
+ * @returns whether the lock is to be tried again; the descriptor is then another one
+ */
+export function reopenForLock({ path, givenByUser }: LockFile, open: OpenFile, failure: Code): boolean {
+  if (!needsWriting(failure)) return false;
+  const fd = files.open(path, O.RDWR | (givenByUser ? O.NONBLOCK : SAFE));
+  if (typeof fd === "string") return false;
+  files.close(open.fd);
+  open.fd = fd;
+  open.status = statusOfOpen(fd, path);
+  return true;
 }
 
 export function statusOfOpen(fd: number, path: string): FileStatus {
@@ -101,8 +145,8 @@ export function statusOfOpen(fd: number, path: string): FileStatus {
  * Compares a file with the one at the path now.
  * @throws {LockFileError} when that cannot be seen: it does not mean that the file is gone
  */
-export function isStillAt(path: string, file: FileStatus): "same" | "another" | "gone" {
-  const now = files.lstat(path);
+export function isStillAt({ path, givenByUser }: LockFile, file: FileStatus): "same" | "another" | "gone" {
+  const now = givenByUser ? files.stat(path) : files.lstat(path); // the user's path may have links
   if (typeof now !== "string") return files.sameFile(now, file) ? "same" : "another";
   if (now === "ENOENT") return "gone";
   throw systemError("lstat", path, now);
@@ -129,7 +173,7 @@ function checkLockFile(path: string, { regular, links }: FileStatus): void {
 const HINTS: Partial<Record<Code, string>> = {
   ENOENT: "make the directory, or name another with --dir",
   EACCES: "name a directory that you may write with --dir or EXCLUSIVE_DIR",
-  EROFS: "name a directory that can be written with --dir or EXCLUSIVE_DIR",
+  EROFS: "is this a sandbox? permit writing there, or name another directory with --dir or EXCLUSIVE_DIR",
   ELOOP: "a symbolic link is in its place; remove it or use another --dir",
   EISDIR: "a directory is in its place; remove it or use another --dir",
   ENAMETOOLONG: "name a directory with a shorter path, without NUL bytes",
@@ -144,7 +188,7 @@ const NAMED_HINT = "--file takes a file or directory that exists and can be read
 function hintFor(path: string, code: Code): string | undefined {
   const there = code === "EACCES" ? files.lstat(path) : code;
   if (typeof there === "string") return HINTS[code];
-  return `it is a file of the user with id ${there.uid}, who lets nobody else read it; use another --dir`;
+  return `it is a file of the user with id ${there.uid}, who lets nobody else read it: that user or root can remove it; or use another --dir`;
 }
 
 export function lockError(path: string, code: Code): LockFileError {

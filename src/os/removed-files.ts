@@ -1,0 +1,39 @@
+/** Locks on files that were removed from their path, as proc_pid_fd(5) shows them. Linux only. */
+import { readDirectory, readlink, readText, realPath } from "./files.ts";
+import { linux } from "./libc.ts";
+import { kernelLocks } from "./lock-table.ts";
+
+/** A process, and the name under which its open file can be opened. */
+export interface RemovedFile {
+  pid: number;
+  file: string;
+}
+
+/**
+ * The other processes that have a lock of flock(2) on a file that was removed from this path, and none on the file that is
+ * there now, as far as this user may see them.
+ */
+export function lockersOfRemoved(path: string): RemovedFile[] {
+  if (!linux) return [];
+  const slash = path.lastIndexOf("/");
+  const real = (realPath(path.slice(0, slash) || "/") ?? "").replace(/\/$/, "") + path.slice(slash);
+  const pids = new Set([...kernelLocks().values()].flatMap((lock) => lock.pids));
+  pids.delete(process.pid);
+  return [...pids].flatMap((pid) => {
+    const [removed] = lockedAs(`${real} (deleted)`, pid);
+    return removed === undefined || lockedAs(real, pid).length > 0 ? [] : [{ pid, file: removed }];
+  });
+}
+
+/** The descriptors of a process that have a lock and this target. */
+function lockedAs(target: string, pid: number): string[] {
+  const descriptors = readDirectory(`/proc/${pid}/fd`);
+  if (typeof descriptors === "string") return [];
+  return descriptors
+    .filter(
+      (fd) =>
+        readlink(`/proc/${pid}/fd/${fd}`) === target &&
+        /^lock:.* FLOCK /m.test(readText(`/proc/${pid}/fdinfo/${fd}`) ?? ""),
+    )
+    .map((fd) => `/proc/${pid}/fd/${fd}`);
+}
