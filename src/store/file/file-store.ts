@@ -17,6 +17,9 @@
  *     │                                                   └─ our inode ──> unlink ──> unlock
  *     └─ keep ──> empty ──> unlock                                        unlock ──> close
  *   held ── wrapper killed ──> orphan: the command has the open file, and the lock ends with it
+ *   held ── command killed ──> close ──> open ── absent, or another inode ──> done
+ *                                           └─ same inode ──> lock ── EAGAIN ──> orphan, or a newcomer has it
+ *                                                               └─ ours: no process had it ──> look, as above
  *
  * 1. open before create, create with O_EXCL: two creators cannot end up with two inodes, and O_CREAT on another user's
  *    file is refused in a sticky directory (`fs.protected_regular`).
@@ -26,6 +29,7 @@
  * 4. look and unlink before unlock: after the unlock the path may be another holder's. Only a sole holder may unlink.
  *    Implementations that never unlink leave a file for every name ever used; the check makes unlinking safe.
  * 5. unlock before close: the command, and what it left behind, share this open file, so close(2) alone keeps the lock.
+ *    Where a killed command left its work behind, that is what is wanted.
  * 6. a waiter whose file was deleted keeps it locked until it has the next one, so that the waiters behind it keep their
  *    order. It holds older files and waits for a newer one, never the other way round: no circle.
  * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
