@@ -34,7 +34,7 @@ const KILL_MS = 10_000;
 /** After its command was killed, a wrapper removes the lock file and ends by itself. */
 const WRAPPER_MS = 1000;
 /** Grace period for a new holder to write its record. */
-const RECORD_MS = 200;
+const RECORD_MS = 500;
 /** A wrapper forwards a signal to its command within this time. */
 const FORWARD_MS = 20;
 const POLL_MS = 10;

@@ -18,6 +18,9 @@
  *     └─ keep ──> empty ──> unlock                                        unlock ──> close
  *   held ── wrapper killed ──> orphan: the command has the open file, and the lock ends with it
  *   held ── another program removed the file ──> look, lock (try), check ──> held, through both files: see `place.ts`
+ *   held ── command killed ──> close ──> open ── absent, or another inode ──> done
+ *                                           └─ same inode ──> lock ── EAGAIN ──> orphan, or a newcomer has it
+ *                                                               └─ ours: no process had it ──> look, as above
  *
  * 1. open before create, create with O_EXCL: two creators cannot end up with two inodes, and O_CREAT on another user's
  *    file is refused in a sticky directory (`fs.protected_regular`).
@@ -27,6 +30,7 @@
  * 4. look and unlink before unlock: after the unlock the path may be another holder's. Only a sole holder may unlink.
  *    Implementations that never unlink leave a file for every name ever used; the check makes unlinking safe.
  * 5. unlock before close: the command, and what it left behind, share this open file, so close(2) alone keeps the lock.
+ *    Where a killed command left its work behind, that is what is wanted.
  * 6. a waiter whose file was deleted keeps it locked until it has the next one, so that the waiters behind it wake one at
  *    a time and keep their order. Before it waits for a file that is not after it in the order of all files (device,
  *    inode), it closes it: each process that waits with a file locked waits for a later one, so there is no circle, also
