@@ -391,7 +391,7 @@ test("a full disk costs the record, not the lock", async () => {
   expect(readFileSync(dir.file(FILE), "utf8")).toBe("");
   expect(() => {
     if (new FileStore({ dir: dir.path }).tryAcquireSync({ name: "t", mode }) === undefined)
-      throw new CannotAcquireLock({ name: "t", lockfile: dir.file(FILE) });
+      throw new CannotAcquireLock({ lock: "t", lockfile: dir.file(FILE) });
   }).toThrow(CannotAcquireLock);
   held.kill();
   await held.result;
