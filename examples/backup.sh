@@ -12,7 +12,7 @@ if [ $# -ne 2 ]; then
 fi
 
 # Run this script again, under a lock that belongs to the target: two backups to different places may overlap.
-if [ "${EXCLUSIVE_NAME:-}" != "backup of $2" ]; then
+if ! exclusive held "backup of $2"; then
   exec exclusive run --exec --label "$1" "backup of $2" -- "$0" "$@"
 fi
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A deploy that is called by every push: one runs, one waits, the rest see that the one which waits will carry their
-# change too, and are done at once.
+# A deploy that is called by every push: one runs, one waits, the rest are done as soon as that one begins: it carries
+# their change too.
 #
 #   deploy.sh CHECKOUT LIVE
 set -eu
@@ -10,7 +10,7 @@ if [ $# -ne 2 ]; then
   exit 64
 fi
 
-if [ "${EXCLUSIVE_NAME:-}" != "deploy to $2" ]; then
+if ! exclusive held "deploy to $2"; then
   exec exclusive run --if-held coalesce --label "$(basename "$1")" "deploy to $2" -- "$0" "$@"
 fi
 

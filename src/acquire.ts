@@ -14,6 +14,7 @@ import {
 } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
+import type { Endless } from "./store/inheritance.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
 import { type Lease, type Request, type Store, TimeIsUp } from "./store/store.ts";
 import { limited } from "./store/time-limit.ts";
@@ -184,8 +185,11 @@ async function tryAny<L extends Lease>(
 const isHeldByUs = (store: Store, request: Request): boolean =>
   slotNames(request).every((name) => isHeldAroundUs(store, name));
 
-/** Two processes may begin to wait for each other at the same moment: after so many milliseconds both can be seen. */
-const SECOND_LOOK_MS = 250;
+/**
+ * Two processes may begin to wait for each other at the same moment: after so many milliseconds both can be seen. The one
+ * with the smaller pid looks once more before it is refused: by then the other is gone.
+ */
+const NEXT_LOOK_MS = 250;
 
 async function waitUnlessEndless<L extends Lease>(
   store: Store<L>,
@@ -196,18 +200,25 @@ async function waitUnlessEndless<L extends Lease>(
 ): Promise<L | undefined> {
   const { endlessWait } = await import("./store/inheritance.ts");
   const endless = new AbortController();
-  const look = async () => {
-    const found = await endlessWait(store, request.name, slotNames(request), isCommand);
-    if (found !== undefined) endless.abort(new EndlessWait(await refusal(), found.reason, found.inherited));
+  const look = async () => endlessWait(store, request.name, slotNames(request), isCommand);
+  const refuse = async (found: Endless) =>
+    endless.abort(new EndlessWait(await refusal(), found.reason, found.inherited));
+  const lookAgain = async (looks: number) => {
+    const found = await look();
+    if (found === undefined) return;
+    if (looks === 1 && process.pid < (found.waiter ?? 0)) next = lookLater(2);
+    else await refuse(found);
   };
-  await look();
-  endless.signal.throwIfAborted();
   // A store that does not answer is for the wait itself to report.
-  const second = setTimeout(() => look().catch(() => {}), SECOND_LOOK_MS);
+  const lookLater = (looks: number) => setTimeout(() => lookAgain(looks).catch(() => {}), NEXT_LOOK_MS);
+  const found = await look();
+  if (found !== undefined) await refuse(found);
+  endless.signal.throwIfAborted();
+  let next = lookLater(1);
   try {
     return await waitForAny(store, request, AbortSignal.any([signal, endless.signal]), coalesce);
   } finally {
-    clearTimeout(second);
+    clearTimeout(next);
   }
 }
 

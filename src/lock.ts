@@ -140,7 +140,7 @@ export class Lock implements Disposable, AsyncDisposable {
    * Acquires the lock, and waits for it where the options say so.
    *
    * A wait that could never end is refused. With `wait`, and neither `timeout` nor `signal`: when another `Lock` of this
-   * program holds the lock. (A call of an `exclusive()` function may wait for another call.) And however long the wait may
+   * program holds the lock, and it is in a file. (A call of an `exclusive()` function may wait for another call.) And however long the wait may
    * last: when what holds the lock waits for this process, as `exclusive run` waits for its command.
    * @throws {CannotAcquireLock} when it is held, and is not waited for
    * @throws {EndlessWait} when the holder waits for this process

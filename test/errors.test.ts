@@ -7,7 +7,8 @@ const refusal = { lock: "nightly", lockfile: "/var/lock/exclusive_nightly.lock",
 test("CannotAcquireLock carries the lock's name, its file and its holder", () => {
   const error = new CannotAcquireLock(refusal);
   expect(error).toBeInstanceOf(Error);
-  expect(error).toMatchObject({ ...refusal, code: "ELOCKED" });
+  expect(error).toMatchObject({ ...refusal, name: "CannotAcquireLock", code: "ELOCKED" });
+  expect(String(error)).toBe("CannotAcquireLock: Another 'nightly' process is already running (pid 42).");
   expect(error.message).toBe("Another 'nightly' process is already running (pid 42).");
   expect(new CannotAcquireLock({ ...refusal, holder: undefined }).message).toBe(
     "Another 'nightly' process is already running.",
@@ -17,8 +18,19 @@ test("CannotAcquireLock carries the lock's name, its file and its holder", () =>
 test("LockTimeout is a CannotAcquireLock that names how long the wait was", () => {
   const error = new LockTimeout(refusal, 1.5);
   expect(error).toBeInstanceOf(CannotAcquireLock);
-  expect(error).toMatchObject({ ...refusal, code: "ETIMEDOUT" });
+  expect(error).toMatchObject({ ...refusal, name: "LockTimeout", code: "ETIMEDOUT" });
   expect(error.message).toBe("'nightly' is still locked after 1.5 s (by pid 42).");
+});
+
+test("a lock that this very process holds is not said to be another's", () => {
+  const own = { ...refusal, holder: { pid: process.pid, alive: true } };
+  const message = `'nightly' is already locked by this process (pid ${process.pid})`;
+  expect(new CannotAcquireLock(own).message).toBe(message);
+  // The same number on another host, or of an earlier boot, is another process.
+  for (const alive of [false, undefined])
+    expect(new CannotAcquireLock({ ...own, holder: { pid: process.pid, alive } }).message).toStartWith(
+      "Another",
+    );
 });
 
 test("each error has a code and the name of its class", () => {

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { installPackage } from "./support/package.ts";
 import { binary, root } from "./support/paths.ts";
+import { waiters } from "./support/proc.ts";
 import { Process, start } from "./support/process.ts";
 import { hasRedis, startRedis } from "./support/servers.ts";
 import { TempDir } from "./support/temp-dir.ts";
@@ -65,7 +66,7 @@ test("backup.sh makes an archive, keeps seven, and skips a second run", async ()
   expect(readdirSync(target).sort()).toEqual(archives);
 });
 
-test("deploy.sh: one runs, one waits and takes the newest, the rest exit at once", async () => {
+test("deploy.sh: one runs, one waits and takes the newest, the rest exit as it begins", async () => {
   using host = new Host();
   const checkout = host.file("checkout");
   const live = host.file("live");
@@ -88,9 +89,15 @@ test("deploy.sh: one runs, one waits and takes the newest, the rest exit at once
     () => waiting.stderr,
   );
   push("3");
-  const third = await deploy().result;
-  expect(third).toMatchObject({ status: 0, stdout: "", stderr: "" });
+  await using third = deploy();
+  const head = host.locks.list().find((file) => file.includes("%00next"))!;
+  await until(() => waiters(host.locks.file(head)) === 1, "the third deploy to wait behind it");
   slow.kill("SIGTERM");
+  expect(await third.result).toMatchObject({
+    status: 0,
+    stdout: "",
+    stderr: expect.stringContaining("queued before has begun"),
+  });
   expect(await waiting.result).toMatchObject({ status: 0, stdout: "deployed 3\n" });
   expect(readFileSync(`${readlinkSync(`${live}/current`)}/version`, "utf8")).toBe("3");
   expect(host.locks.list()).toEqual([]);

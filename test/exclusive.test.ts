@@ -124,12 +124,29 @@ describe("as a wrapper", () => {
         () => "left",
       ),
     );
-    const left = await Promise.race(others);
-    expect(left).toBe("left");
+    expect(await Promise.race([...others, Bun.sleep(100)])).toBeUndefined(); // no run has begun that is theirs
     begin.resolve();
     await first;
     expect((await Promise.all(others)).sort()).toEqual(["left", "left", "ran"]);
     expect(runs).toBe(2);
+    expect(dir.list()).toEqual([]);
+  });
+
+  test("a call inside of a call of the same lock is refused, also if it would wait; beside it, it waits", async () => {
+    using dir = new TempDir();
+    const options = { name: "t", dir: dir.path, wait: true };
+    const inner = exclusive(options, async () => "ran");
+    const outer = exclusive(options, async () => {
+      await Bun.sleep(1);
+      return inner().catch((error: Error) => error.message);
+    });
+    const all = await Promise.all([outer(), inner(), outer()]);
+    const refused = `'t' is already locked by this process (pid ${process.pid})`;
+    expect(all).toEqual([refused, "ran", refused]);
+    const object = exclusive(options, async () =>
+      new Lock(options).acquire({ wait: true }).catch((error: Error) => error.message),
+    );
+    expect(await object()).toBe(refused);
   });
 
   test("the default name is the path of the file", () => {

@@ -3,8 +3,11 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import { CannotAcquireLock, Lock, LockTimeout } from "../src/index.ts";
 import { flock, LOCK } from "../src/os/flock.ts";
 import { FileStore } from "../src/store/file/file-store.ts";
-import { type Process, startScript } from "./support/process.ts";
+import { library } from "./support/paths.ts";
+import { waiters } from "./support/proc.ts";
+import { Process, startScript } from "./support/process.ts";
 import { TempDir } from "./support/temp-dir.ts";
+import { until } from "./support/until.ts";
 
 /** Starts a script that holds the lock `t` until it is killed, and waits until it has the lock. */
 async function startHolder(dir: TempDir, options = ""): Promise<Process> {
@@ -50,10 +53,11 @@ describe("acquireSync", () => {
       expect(error).toBeInstanceOf(CannotAcquireLock);
       expect(error).toMatchObject({
         code: "ELOCKED",
-        name: "t",
+        name: "CannotAcquireLock",
+        lock: "t",
         lockfile: dir.file("exclusive_t.lock"),
         holder: { pid: process.pid, alive: true, mode: "exclusive" },
-        message: `Another 't' process is already running (pid ${process.pid}).`,
+        message: `'t' is already locked by this process (pid ${process.pid})`,
       });
     }
     expect(lock.held).toBe(true);
@@ -139,6 +143,43 @@ describe("acquire", () => {
   });
 
   test.each([{ wait: true }, { timeout: "60s" }, { timeout: Number.POSITIVE_INFINITY }, { timeout: "365d" }])(
+    "%j waits until another process releases it",
+    async (options) => {
+      using dir = new TempDir();
+      await using holder = await startHolder(dir);
+      const waiting = new Lock({ name: "t", dir: dir.path }).acquire(options);
+      expect(await Promise.race([waiting, Bun.sleep(50)])).toBeUndefined();
+      holder.kill("SIGKILL");
+      await (await waiting).release();
+      expect(dir.list()).toEqual([]);
+    },
+  );
+
+  test.each([{ wait: true }, { timeout: Number.POSITIVE_INFINITY }])(
+    "%j is refused at once while the program itself holds the lock: it would never end",
+    async (options) => {
+      using dir = new TempDir();
+      const lock = () => new Lock({ name: "t", dir: dir.path });
+      await using _ = await lock().acquire(options);
+      const message = `'t' is already locked by this process (pid ${process.pid})`;
+      for (let i = 0; i < 2; i++)
+        expect(
+          await lock()
+            .acquire(options)
+            .catch((e: unknown) => e),
+        ).toMatchObject({ message, lock: "t" });
+      const slot = () => new Lock({ name: "s", dir: dir.path, slots: 2 });
+      await using _first = await slot().acquire(options);
+      await using _second = await slot().acquire(options);
+      expect(
+        await slot()
+          .acquire(options)
+          .catch((e: unknown) => e),
+      ).toBeInstanceOf(CannotAcquireLock);
+    },
+  );
+
+  test.each([{ timeout: "60s" }, { timeout: "365d" }])(
     "%j waits until the release, also by the same object",
     async (options) => {
       using dir = new TempDir();
@@ -185,7 +226,10 @@ describe("acquire", () => {
     expect(await new Lock(options).acquire({ signal: AbortSignal.abort(reason) }).catch((e) => e)).toBe(
       reason,
     );
-    expect(dir.list()).toEqual([]);
+    expect(dir.list()).toEqual([]); // nothing was taken, though the lock was free
+    expect(
+      await new Lock(options).acquire({ wait: true, signal: AbortSignal.abort() }).catch((e) => e.name),
+    ).toBe("AbortError");
     using _ = new Lock(options).acquireSync();
     const controller = new AbortController();
     const waiting = new Lock(options)
@@ -317,6 +361,78 @@ describe("die", () => {
       stderr: `'t' is still locked after 0.02 s (by pid ${holder.pid}).\n`,
     });
   });
+});
+
+test("die, where the program itself holds the lock: the message says so", async () => {
+  using dir = new TempDir();
+  const script = startScript(
+    `new Lock({ name: "t" }).forever(); new Lock({ name: "t", die: true }).acquireSync(); console.log("no");`,
+    dir,
+  );
+  const { status, stdout, stderr } = await script.result;
+  expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
+  expect(stderr).toBe(`'t' is already locked by this process (pid ${script.pid})\n`);
+});
+
+describe("a Worker that is terminated", () => {
+  /** Ends a Worker that has run `code`, and tells whether the program can take the lock `t`. */
+  const program = (code: string) => `
+    const source = ${JSON.stringify(`import { Lock } from ${JSON.stringify(library)};\n${code}`)};
+    const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "application/typescript" })));
+    await new Promise((resolve) => { worker.onmessage = resolve; });
+    console.log("ready");
+    for await (const _ of Bun.stdin.stream()) break;
+    worker.terminate();
+    const lock = new Lock({ name: "t" });
+    for (let i = 0; i < 500; i++) {
+      try { lock.acquireSync(); console.log("free"); process.exit(); } catch { await Bun.sleep(10); }
+    }`;
+
+  test("while it holds a lock gives the lock back", async () => {
+    using dir = new TempDir();
+    const code = `new Lock({ name: "t" }).acquireSync(); postMessage(""); setInterval(() => {}, 1000);`;
+    await using script = startScript(program(code), dir, { stdin: "go" });
+    expect(await script.result).toMatchObject({ status: 0, stdout: "ready\nfree\n" });
+  });
+
+  test("while it waits does not leave the lock to the process, out of sight", async () => {
+    using dir = new TempDir();
+    const holder = await startHolder(dir);
+    const code = `new Lock({ name: "t" }).acquire({ wait: true }); setTimeout(() => postMessage(""), 300);`;
+    await using script = startScript(program(code), dir, { stdin: "go" });
+    await script.says("ready");
+    await until(() => waiters(dir.lockfile("t")) === 1, "the Worker to wait");
+    holder.kill("SIGKILL");
+    expect(await script.result).toMatchObject({ status: 0, stdout: "ready\nfree\n" });
+  });
+});
+
+describe("a runtime that reloads the program", () => {
+  for (const mode of ["--watch", "--hot"]) {
+    test(`forever() under bun ${mode} goes on after each save, and ends by a signal`, async () => {
+      using dir = new TempDir();
+      const file = dir.file("script.ts");
+      const save = (version: number) =>
+        writeFileSync(
+          file,
+          `import { Lock } from ${JSON.stringify(library)};
+           console.log(new Lock({ name: "t", die: true }).forever().held, ${version});
+           setInterval(() => {}, 1000);`,
+        );
+      save(1);
+      await using script = new Process([process.execPath, mode, file], { dir });
+      await script.says("true 1");
+      for (const version of [2, 3]) {
+        save(version);
+        await script.says(`true ${version}`);
+      }
+      expect(() => new Lock({ name: "t", dir: dir.path }).acquireSync()).toThrow(CannotAcquireLock);
+      expect(script.stderr).not.toContain("locked");
+      script.kill("SIGTERM");
+      await until(() => !existsSync(dir.lockfile("t")), "the release");
+      script.kill("SIGKILL"); // what watches may live on
+    });
+  }
 });
 
 describe("release on every kind of exit", () => {

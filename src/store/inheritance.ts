@@ -70,6 +70,8 @@ export interface Endless {
   reason: string;
   /** We run under the lock already. */
   inherited: boolean;
+  /** The process that waits for us. */
+  waiter?: number;
 }
 
 /**
@@ -112,7 +114,7 @@ async function reasonFor(store: Store, name: string, isCommand: boolean): Promis
   const waiting = waitsForUs(String(file.ino));
   return waiting === undefined
     ? undefined
-    : { reason: `a process that waits for this one (pid ${waiting})`, inherited: false };
+    : { reason: `a process that waits for this one (pid ${waiting})`, inherited: false, waiter: waiting };
 }
 
 const relation = (pid: number): string => (parentOf(process.pid) === pid ? "parent" : "ancestor");

@@ -101,11 +101,11 @@ export function releaseAll(): void {
   }
 }
 
-/** Does the program, or a call that we are in, hold this lock? */
+/** Does the program, or a call that we are in, hold this lock, and for good? A lease in a store may be lost at any time. */
 export function isHeldAroundUs(store: Store, name: string): boolean {
   const key = keyOf(store, name);
-  for (const hold of holds.values()) {
-    if (hold.key !== key) continue;
+  for (const [lease, hold] of holds) {
+    if (hold.key !== key || lease.lost !== undefined) continue;
     if (hold.call === undefined) return true;
     for (let call = calls?.getStore(); call !== undefined; call = call.outer)
       if (call === hold.call) return true;

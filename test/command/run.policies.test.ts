@@ -38,21 +38,85 @@ test("skip: exit 0 without a word, and the command has not run; -v says why", as
   });
 });
 
-test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 at once", async () => {
+/** The files of a lock and of its queue head. */
+const headFile = (dir: TempDir) => dir.file("exclusive_t%00next.lock");
+
+/** Starts runs with coalesce, and waits until one waits for the lock and the others wait behind it. */
+async function queue(dir: TempDir, count: number, ...options: string[]): Promise<Process[]> {
+  const job = [
+    "run",
+    "--if-held",
+    "coalesce",
+    ...options,
+    "t",
+    "--",
+    "sh",
+    "-c",
+    `echo ran >>${dir.file("log")}`,
+  ];
+  const first = start(job, { dir });
+  await until(() => waiters(dir.lockfile("t")) === 1, "the first to wait");
+  const all = [first, ...Array.from({ length: count - 1 }, () => start(job, { dir }))];
+  await until(() => waiters(headFile(dir)) === count - 1, "the others to wait behind it");
+  return all;
+}
+
+test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 as it begins", async () => {
   using dir = new TempDir();
-  const log = dir.file("log");
   await using holder = await hold(dir, "t");
-  const job = ["run", "-v", "--if-held", "coalesce", "t", "--", "sh", "-c", `echo ran >>${log}`];
-  const all = Array.from({ length: 20 }, () => start(job, { dir }));
-  await until(() => all.filter((one) => !one.running).length === 19, "19 of 20 to go");
-  await until(() => waiters(dir.lockfile("t")) === 1, "the last one to wait in the queue"); // in a thread that it starts
+  const all = await queue(dir, 20, "-v");
+  expect(all.every((one) => one.running)).toBe(true); // no run has begun that does their work
   holder.kill();
   const results = await Promise.all(all.map((one) => one.result));
   expect(results.map(({ status }) => status)).toEqual(Array(20).fill(0));
-  expect(readFileSync(log, "utf8")).toBe("ran\n");
-  expect(results.filter(({ stderr }) => stderr.includes("another run is already queued")).length).toBe(19);
+  expect(readFileSync(dir.file("log"), "utf8")).toBe("ran\n");
+  expect(results.filter(({ stderr }) => stderr.includes("queued before has begun")).length).toBe(19);
   expect(dir.list()).toEqual(["log"]);
 });
+
+for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+  test(`coalesce: the waiter is ended by ${signal}: the next takes its place, and nobody is told 0 without a run`, async () => {
+    using dir = new TempDir();
+    await using holder = await hold(dir, "t");
+    const [first, ...others] = await queue(dir, 4);
+    first!.kill(signal);
+    expect(await first!.result).toMatchObject({ signal });
+    await until(() => waiters(dir.lockfile("t")) === 1, "the next to wait");
+    expect(others.every((one) => one.running)).toBe(true);
+    holder.kill();
+    for (const { result } of others) expect(await result).toMatchObject({ status: 0 });
+    expect(readFileSync(dir.file("log"), "utf8")).toBe("ran\n");
+    expect(dir.list()).toEqual(["log"]);
+  });
+}
+
+test("coalesce: the waiter gives up after its time: the next takes its place", async () => {
+  using dir = new TempDir();
+  await using holder = await hold(dir, "t");
+  const [hasty] = await queue(dir, 1, "-t", "1");
+  const job = ["run", "--if-held", "coalesce", "t", "--", "echo", "ran"];
+  await using next = start(job, { dir });
+  expect(await hasty!.result).toMatchObject({ status: 75 });
+  await until(() => waiters(dir.lockfile("t")) === 1, "the next to wait");
+  holder.kill();
+  expect(await next.result).toMatchObject({ status: 0, stdout: "ran\n" });
+  expect(dir.list()).toEqual([]);
+});
+
+test.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)(
+  "a waiter for a slot that is ended by %s leaves no file of the queue",
+  async (signal) => {
+    using dir = new TempDir();
+    await using holder = await hold(dir, "t", "--slots", "1");
+    await using waiting = start(["run", "-q", "--slots", "1", "--wait", "t", "--", "true"], { dir });
+    await until(() => waiters(dir.lockfile("t.1")) === 1, "a waiter");
+    waiting.kill(signal);
+    expect(await waiting.result).toMatchObject({ signal });
+    expect(dir.list()).toEqual(["exclusive_t.1.lock"]);
+    holder.kill();
+    await holder.result;
+  },
+);
 
 test("coalesce: a run that arrives while the former waiter is running waits for a run of its own", async () => {
   using dir = new TempDir();

@@ -107,18 +107,13 @@ describe.if(hasRedis())("with a store", () => {
     expect((await old.result).signal).toBe("SIGTERM");
 
     await using running = await hold("merged");
-    await using waiting = start(
-      ["run", "--ttl", "2s", "--if-held", "coalesce", "merged", "--", "echo", "ran"],
-      {
-        env: env(),
-      },
-    );
+    const merged = ["run", "--ttl", "2s", "--if-held", "coalesce", "merged", "--"];
+    await using waiting = start([...merged, "sh", "-c", "echo ran; sleep 2"], { env: env() });
     await until(() => waiting.stderr.includes("waiting"), "the one that waits");
-    expect(await run(["--if-held", "coalesce", "merged", "--", "echo", "no"])).toMatchObject({
-      status: 0,
-      stdout: "",
-    });
+    await using other = start([...merged, "echo", "no"], { env: env() });
+    await until(() => other.stderr.includes("waiting"), "the one that waits behind it");
     running.kill();
+    expect(await other.result).toMatchObject({ status: 0, stdout: "" });
     expect(await waiting.result).toMatchObject({ status: 0, stdout: "ran\n" });
   });
 

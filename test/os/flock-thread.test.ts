@@ -52,7 +52,7 @@ describe.if(linux)("a wait", () => {
       import { readdirSync } from "node:fs";
       const count = () => [readdirSync("/proc/self/fd").length, readdirSync("/proc/self/task").length];
       const wait = async (options) => {
-        try { await new Lock({ name: "t" }).acquire(options); } catch (error) { return error.name === "t" ? error.code : error; }
+        try { await new Lock({ name: "t" }).acquire(options); } catch (error) { return error.lock === "t" ? error.code : error; }
         throw new Error("got a lock that is held");
       };
       const one = async (i) => {

@@ -44,7 +44,7 @@
  * file by another program and the holder's next look; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
  * released its locks by the time that kill(2) returns.
  */
-import { type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
+import { encodeRecord, type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
 import { checkPath, defaultDirectory } from "../../name.ts";
 import * as files from "../../os/files.ts";
 import { flock, LOCK, needsWriting } from "../../os/flock.ts";
@@ -187,7 +187,12 @@ export class FileStore implements Store {
         }
         const lease = this.#accept(file, open, failure, request);
         if (lease === undefined) {
-          if (over(open)) return undefined;
+          if (over(open)) {
+            // Who waits for the file that we kept came before the run that has begun, too.
+            if (kept?.writable)
+              files.pwrite(kept.fd, encodeRecord({ ...newRecord(request), command: process.pid }));
+            return undefined;
+          }
           kept = closed(kept);
           [kept, open] = [open, undefined];
           continue;
