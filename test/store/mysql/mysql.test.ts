@@ -1,10 +1,12 @@
 /** Behaviour that only MySQL and MariaDB have: names, databases, rights, proxies, and servers that forget. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { LockLost, StoreError } from "../../../src/errors.ts";
 import { openEngine, openStore } from "../../../src/store/open-store.ts";
 import type { Lease, Store } from "../../../src/store/store.ts";
 import { certificate } from "../../support/certificate.ts";
+import { root } from "../../support/paths.ts";
 import { required } from "../../support/required.ts";
 import { freePort, hasMariadb, type MariadbServer, startMariadb } from "../../support/servers.ts";
 import { TempDir } from "../../support/temp-dir.ts";
@@ -284,6 +286,10 @@ describe.if(hasMariadb())("mysql", () => {
     const store = await clients.open(as("poor", "strict"));
     const { message } = await errorOf(store.tryAcquire(exclusive("poor")));
     expect(message).toContain("command denied to user 'poor'");
+    const page = readFileSync(join(root, "docs/stores.md"), "utf8").replace(/ +--.*$/gm, "");
+    const [, shown] = /(CREATE TABLE IF NOT EXISTS app.*?;)/s.exec(page)!;
+    const plain = (text: string) => text.replace(/[`\s;]/g, "").replace(/(app|strict)\.(?=exclusive)/g, "");
+    expect(plain(message)).toContain(plain(shown!)); // what docs/stores.md shows is what the program makes
     for (const statement of message.split("run once: ")[1]!.split("; ")) await server.admin(statement);
     await (await store.tryAcquire(exclusive("poor")))!.release();
   });
