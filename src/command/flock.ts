@@ -5,10 +5,11 @@
  * its last descriptor is closed. The differences, and their reasons, stand in docs/flock.md.
  */
 import { defineCommand } from "citty";
-import { inheritedDescriptors } from "../os/descriptors.ts";
+import { inheritedDescriptors, isInherited } from "../os/descriptors.ts";
 import { errorText } from "../os/errors.ts";
 import { write } from "../os/files.ts";
 import { LOCK } from "../os/flock.ts";
+import { loginShell } from "../os/host.ts";
 import type { Code } from "../os/libc.ts";
 import { forgetIgnoredChildren } from "../os/signal-mask.ts";
 import { dieBySignal } from "../os/signals.ts";
@@ -114,7 +115,8 @@ export async function flockFront(args: readonly string[], called: string): Promi
   const complain = (name: string, message: string, help = false) => {
     const hint = help ? `Try '${program} --help' for more information.\n` : "";
     const said = message === "" ? hint : `${name}: ${message}\n${hint}`;
-    isMute ||= said !== "" && write(2, bytesOf(said)) !== undefined;
+    // Bun puts /dev/null in the place of a closed stderr.
+    isMute ||= said !== "" && (write(2, bytesOf(said)) !== undefined || !isInherited(2));
   };
   let status: number;
   try {
@@ -240,7 +242,7 @@ function commandOf(
   if (name === undefined) return undefined;
   if (!isShell(name)) return { argv: args, name };
   if (operands.length !== 2) throw new Failure(EX.USAGE, `${name} requires exactly one command argument`);
-  const shell = process.env.SHELL || "/bin/sh";
+  const shell = process.env.SHELL || loginShell() || "/bin/sh";
   return { argv: args.slice(1), shell, name: shell };
 }
 

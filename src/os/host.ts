@@ -1,5 +1,9 @@
-/** Identity of this host, its present boot and this pid namespace: where a pid and a start time have a meaning. */
+/**
+ * Identity of this host, its present boot and this pid namespace: where a pid and a start time have a meaning. And its
+ * database of users.
+ */
 import { readlink, readText } from "./files.ts";
+import { libc, linux, pointerAt, textAt } from "./libc.ts";
 
 export const hostName = (): string =>
   readText("/proc/sys/kernel/hostname")?.trim() ??
@@ -19,3 +23,16 @@ export function uptime(): number | undefined {
 
 /** Inode of the pid namespace: pid_namespaces(7). */
 export const pidNamespace = (): string | undefined => /\d+/.exec(readlink("/proc/self/ns/pid") ?? "")?.[0];
+
+/** Where `pw_shell` is in a `struct passwd`: getpwuid(3). */
+const PW_SHELL = linux ? 40 : 56;
+
+/** The shell of our user in the database of users; undefined where it has none. */
+export function loginShell(): string | undefined {
+  const { getpwuid, getuid } = libc({
+    getpwuid: { args: ["u32"], returns: "ptr" },
+    getuid: { args: [], returns: "u32" },
+  });
+  const entry = getpwuid(getuid());
+  return entry ? textAt(pointerAt(entry + PW_SHELL)) || undefined : undefined;
+}

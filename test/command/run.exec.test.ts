@@ -1,6 +1,6 @@
 /** `run --exec` replaces the wrapper with the command. And the descriptors that a command gets and leaves. */
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { binary } from "../support/paths.ts";
 import { alive } from "../support/proc.ts";
 import { childrenOf, command, exclusive, start } from "../support/process.ts";
@@ -100,7 +100,35 @@ describe.if(here)("--exec", () => {
   });
 });
 
+describe.if(here)("the command is found as a shell finds it", () => {
+  test("a script without #! in a relative directory of PATH has a relative $0", async () => {
+    using dir = new TempDir();
+    await Bun.write(dir.file("bin/script"), 'echo "$0 $1"\n', { mode: 0o755 });
+    chmodSync(dir.file("bin/script"), 0o755);
+    const env = { PATH: `/nowhere:bin:${process.env.PATH}` };
+    const bare = await command(["env", "script", "a"], { cwd: dir.path, env });
+    expect(bare.stdout).toBe("bin/script a\n");
+    for (const mode of [[], ["--exec"]]) {
+      const wrapped = await exclusive(["run", ...mode, "t", "script", "a"], { dir, cwd: dir.path, env });
+      expect(wrapped).toEqual(bare);
+    }
+  });
+});
+
 describe.if(here)("descriptors", () => {
+  test("--close: the command does not have the lock's descriptor, and the lock is held", async () => {
+    using dir = new TempDir();
+    await using holder = start(["run", "--close", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], {
+      dir,
+    });
+    await holder.says("begun");
+    const [pid] = childrenOf(holder.pid);
+    const links = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+    expect(links.filter((link) => link.includes("exclusive_"))).toEqual([]);
+    expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
+    expect(await exclusive(["run", "-o", "--exec", "t", "true"], { dir })).toMatchObject({ status: 64 });
+  });
+
   test("process substitution, a pipe into it, and the end of the input", async () => {
     using dir = new TempDir();
     for (const mode of ["", "--exec"]) {
