@@ -10,9 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { canMount } from "./support/namespaces.ts";
-
-X;
-
+import { root } from "./support/paths.ts";
 import { hold, Process } from "./support/process.ts";
 import { required } from "./support/required.ts";
 import { TempDir } from "./support/temp-dir.ts";
