@@ -101,6 +101,10 @@ const SECOND_HOLD = "\0witness";
 /** The name under which a remote store keeps the second hold of a lock: see `store/second-hold.ts`. */
 export const secondHoldName = (name: string): string => name + SECOND_HOLD;
 
+/** The lock's own name, also from the name of its second hold. */
+export const lockOfSecondHold = (name: string): string =>
+  isSecondHoldName(name) ? name.slice(0, -SECOND_HOLD.length) : name;
+
 /** Is this the name of a second hold, not of a lock? */
 export const isSecondHoldName = (name: string): boolean => name.endsWith(SECOND_HOLD);
 

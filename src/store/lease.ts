@@ -5,9 +5,10 @@
  * late answer must not make the lease longer here than it is there.
  */
 import { LockLost, printable } from "../errors.ts";
+import { lockOfSecondHold } from "../name.ts";
 import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
-import { limited } from "./time-limit.ts";
+import { limited, seconds } from "./time-limit.ts";
 
 export { pause, within } from "./time-limit.ts";
 
@@ -51,6 +52,8 @@ export class TimedLease implements Lease {
   readonly #options: LeaseOptions;
   readonly #lost = new AbortController();
   #deadline = 0;
+  /** When the last successful renewal was sent. */
+  #renewed = 0;
   #renewal: Timer | undefined;
   readonly #deadlineCheck: Timer;
   #released = false;
@@ -111,7 +114,10 @@ export class TimedLease implements Lease {
     if (this.#isOver) return;
     this.#stopTimers();
     const { name, location } = this.#options;
-    this.#lost.abort(new LockLost(`lost the lock '${printable(name)}' (${location}): ${why}`));
+    const cause = why.startsWith(location) ? why : `${location}: ${why}`;
+    this.#lost.abort(
+      new LockLost(`lost the lock '${printable(lockOfSecondHold(name))}': ${cause}`, { cause }),
+    );
   }
 
   async release(): Promise<void> {
@@ -131,6 +137,7 @@ export class TimedLease implements Lease {
   }
 
   #extend(sent: number): void {
+    this.#renewed = sent;
     this.#deadline = sent + this.#options.ttl * (1 - DRIFT) - LATENCY_MS;
     this.onextended?.(this.#deadline);
   }
@@ -143,8 +150,9 @@ export class TimedLease implements Lease {
   /** Loses the lock when less than a third of the lease is left. @returns false if so */
   #checkDeadline(): boolean {
     if (clock() < this.#deadline - this.#options.ttl / PARTS) return true;
-    const reason = this.#failure instanceof Error ? `: ${this.#failure.message.replace(/\.$/, "")}` : "";
-    this.lose(`it could not be renewed in time${reason}`);
+    const silence = seconds(clock() - this.#renewed);
+    const { message = "no answer" } = (this.#failure ?? {}) as Partial<Error>;
+    this.lose(`not renewed for ${silence}: ${message.replace(`${this.location}: `, "").replace(/\.$/, "")}`);
     return false;
   }
 

@@ -92,6 +92,10 @@ export class DoubleHoldStore implements Store {
     return all.filter(({ name }) => !isQueueHead(name) && !isSecondHoldName(name));
   }
 
+  async facts(): Promise<Record<string, string>> {
+    return (await this.engine.facts?.()) ?? {};
+  }
+
   location(name: string): string {
     return this.engine.location(name);
   }

@@ -122,6 +122,8 @@ export interface Store<L extends Lease = Lease> {
   status(name: string): Promise<LockStatus>;
   /** Reads the state of every lock in this store. A store of files also lists free locks whose files still exist. */
   list(): Promise<LockStatus[]>;
+  /** What an operator should know of the server, for `exclusive doctor`: each with a short name. */
+  facts?(): Promise<Record<string, string>>;
   /** The path of the lock's file, or the store's URL without its secrets. Makes no request. */
   location(name: string): string;
   /** Closes all connections, and so releases the locks of a remote store. */

@@ -33,15 +33,24 @@ export function warnings(): string[] {
  * Prints the checks and the verdict.
  * @param place the directory or store, as text for people
  * @param data what JSON has besides
+ * @param facts what else an operator should know of the place
  * @returns true when all is well
  */
-export function report(place: string, checks: Check[], json: boolean, data: object): boolean {
+export function report(
+  place: string,
+  checks: Check[],
+  json: boolean,
+  data: object,
+  facts: Record<string, string> = {},
+): boolean {
   const ok = checks.every((check) => check.ok);
   const warned = warnings();
-  if (json) print(jsonLine({ ...data, ok, checks, warnings: warned }));
+  const known = Object.keys(facts).length > 0 && { facts };
+  if (json) print(jsonLine({ ...data, ok, checks, warnings: warned, ...known }));
   else {
     for (const { check, ok, details } of checks)
       print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
+    for (const [what, details] of Object.entries(facts)) print(`     ${what}: ${details}`);
     for (const warning of warned) print(`warning: ${warning}`);
     print(`${place}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
   }

@@ -90,7 +90,7 @@ class Guardian {
       const hold = await store.waitAcquire(request, this.#leaving.signal);
       hold.onextended = (deadline) => tell({ deadline });
       hold.lost.addEventListener("abort", () => {
-        tell({ lost: (hold.lost.reason as Error).message });
+        tell({ lost: String((hold.lost.reason as Error).cause) });
         // The cause may have taken the main lock too. If the second hold is ours again before a waiter asks for it, no
         // other process gets in before the command has ended.
         this.#again = store.tryAcquire(request, this.#leaving.signal).catch(() => undefined);

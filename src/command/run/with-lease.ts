@@ -23,7 +23,7 @@
  */
 
 import { acquire, release } from "../../acquire.ts";
-import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
+import { CannotAcquireLock, LockLost, LockTimeout, printable } from "../../errors.ts";
 import { adoptDescendants, type Ending, reapOthers } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
 import { close } from "../../os/files.ts";
@@ -33,6 +33,7 @@ import { exit, keepBlockedSignals, SIG } from "../../os/signals.ts";
 import { start } from "../../os/spawn.ts";
 import type { TimedLease } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
+import type { Store } from "../../store/store.ts";
 import { CommandError, EXIT } from "../cli/exit-status.ts";
 import { type EventLog, endingFields } from "../output/event-log.ts";
 import { printError } from "../output/print.ts";
@@ -67,8 +68,8 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
     ttl,
     notice: (reason) => log.tell("waiting", { waitSeconds: log.elapsed, reason }, () => reason),
   });
-  const main = mayWait(plan) ? await waitForLock(store, plan, log) : await acquire(store, plan.request);
-  const holds = await secondHold(main, plan, url, log);
+  const holds = await bothHolds(store, plan, url, log);
+  const { main } = holds;
   const waited = log.elapsed;
   log.tell("acquired", { waitSeconds: waited, lockfile: main.location, token: String(main.token) }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
@@ -92,6 +93,28 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   }
   log.tell("released", details, () => `released '${printable(name)}' after ${held.holdSeconds.toFixed(3)} s`);
   return exitLike(ending);
+}
+
+/** Acquires both holds. A run that waits starts again when the main lock is lost before the command has begun. */
+async function bothHolds(
+  store: Store<TimedLease>,
+  plan: RunPlan,
+  url: string,
+  log: EventLog,
+): Promise<Holds> {
+  for (;;) {
+    const main = mayWait(plan) ? await waitForLock(store, plan, log) : await acquire(store, plan.request);
+    try {
+      return await secondHold(main, plan, url, log);
+    } catch (error) {
+      if (!mayWait(plan) || !(error instanceof LockLost)) throw error;
+      log.tell(
+        "waiting",
+        { waitSeconds: log.elapsed, reason: error.message },
+        () => `${error.message}; trying again`,
+      );
+    }
+  }
 }
 
 /** The main lock and the second hold. */

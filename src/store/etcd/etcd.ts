@@ -112,6 +112,15 @@ class EtcdStore implements Store<TimedLease> {
     return Array.from(byName, ([name, kvs]) => this.#describe(name, kvs));
   }
 
+  async facts(): Promise<Record<string, string>> {
+    const status = await this.#gateway.call<{ version?: string }>("maintenance/status", {});
+    return {
+      version: status?.version ?? "unknown",
+      endpoints: `${this.#gateway.size} in the URL: name all members of the cluster`,
+      "smallest sensible --ttl": "6s: an election takes about two seconds",
+    };
+  }
+
   async close(): Promise<void> {
     await Promise.all(Array.from(this.#leases, (lease) => lease.release()));
     this.#gateway.close();

@@ -16,6 +16,7 @@ import { TimedLease } from "../lease.ts";
 import { delay, delayed, isTemporary, Outage } from "../outage.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
+import { factsOf } from "./facts.ts";
 import { hostsOf } from "./hosts.ts";
 import { comment, describe, keyOf, type LockRow, nameOf } from "./lock-rows.ts";
 import {
@@ -157,6 +158,15 @@ class PostgresStore implements Store<TimedLease> {
         const name = nameOf(rows);
         return describe(name, this.location(name), rows);
       });
+    } finally {
+      await session.close();
+    }
+  }
+
+  async facts(): Promise<Record<string, string>> {
+    const session = await this.#open("");
+    try {
+      return await factsOf(session);
     } finally {
       await session.close();
     }

@@ -103,7 +103,7 @@ export class Connection {
     const tls = this.#tls === undefined ? {} : { tls: this.#tls };
     const client = new RedisClient(this.#target.href, {
       autoReconnect: false,
-      connectionTimeout: this.timeout / 2, // the other half is for the question why
+      connectionTimeout: Math.ceil(this.timeout / 2), // the other half is for the question why
       ...tls,
     });
     try {

@@ -6,7 +6,7 @@
  * cut off together with the old primary and renews there. See docs/stores.md.
  */
 import { StoreError } from "../../errors.ts";
-import { encodeRecord, type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
+import { encodeRecord, newRecord } from "../../holder.ts";
 import { isSecondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
@@ -16,6 +16,8 @@ import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { pauseUnless, seconds } from "../time-limit.ts";
 import { Connection, type ReleaseListener } from "./connection.ts";
+import { factsOf } from "./facts.ts";
+import { type Found, holderOf } from "./found.ts";
 import { ACQUIRE, PROBE, RELEASE, RENEW } from "./scripts.ts";
 import { type Refusal, Silence } from "./silence.ts";
 
@@ -120,6 +122,10 @@ class RedisStore implements Store<TimedLease> {
     } while (cursor !== "0");
     const all = await Promise.all([...names].sort().map((name) => this.status(name)));
     return all.filter(({ state }) => state === "held");
+  }
+
+  async facts(): Promise<Record<string, string>> {
+    return factsOf(String(await this.#connection.send("INFO")), await this.#connection.send("TIME"));
   }
 
   async close(): Promise<void> {
@@ -289,12 +295,4 @@ class RedisStore implements Store<TimedLease> {
   #holders(name: string, signal?: AbortSignal): Promise<Found[]> {
     return this.#eval(PROBE, [LOCK + name, SHARED + name], [], signal);
   }
-}
-
-/** A holder in the answer to `PROBE`. `left`: milliseconds of its lease. */
-type Found = [mode: "exclusive" | "shared", token: string, record: string, left: number];
-
-function holderOf([mode, token, record]: Found): Holder {
-  // A key that another program has set has no token.
-  return { ...holderByRecord(parseLockFile(record)), mode, token: token || undefined };
 }

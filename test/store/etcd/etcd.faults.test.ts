@@ -40,7 +40,8 @@ if (hasEtcd()) {
     );
     await Bun.sleep(2 * at.ttl);
     await server.start();
-    expect((await waiter.result).status).toBe(0);
+    const { status, stderr } = await waiter.result;
+    expect({ status, stderr }).toMatchObject({ status: 0 });
     const holder = at.run(at.near, 600);
     await at.log.begun(2, () => holder.stderr);
     const next = at.run(at.near, 0, "--wait");
@@ -68,7 +69,8 @@ if (hasEtcd()) {
       await Bun.sleep(4500); // longer than two thirds of the lease: without a renewal the lock would be lost
       await member.start();
     }
-    expect((await holder.result).status).toBe(0);
+    const { status, stderr } = await holder.result;
+    expect({ status, stderr }).toMatchObject({ status: 0 });
     expect((await next.result).status).toBe(0);
     at.log.check();
   });
