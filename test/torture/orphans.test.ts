@@ -65,7 +65,7 @@ class Fight implements Disposable {
     const random = this.#random;
     const policy = random.pick([["--wait"], ["--wait"], ["--if-held", "replace"], []]);
     const pidFile = this.home.file(`pid-${id}`);
-    const work = Array.from({ length: 5 }, () => String(random.next() * 0.3));
+    const work = Array.from({ length: 5 }, () => String(random.next() * 1.2));
     const args = [this.#script, pidFile, this.home.file(`witness-${name}`), this.violations, ...work];
     const run = start(["run", "-q", ...policy, name, "--", "bash", ...args], { dir: this.dir });
     const action = random.pick([
@@ -135,8 +135,8 @@ test(
     expect(fight.tally.delayed).toEqual([]);
     expect(Object.keys(fight.tally.ended).length).toBeGreaterThan(3); // statuses and signals of every kind
     for (const name of ["work-0", "work-1"]) {
-      const free = await exclusive(["run", "-t", "10s", name, "--", "true"], { dir: fight.dir });
-      expect({ name, ...free }).toMatchObject({ status: 0 }); // no child works longer than a second
+      const free = await exclusive(["run", "-t", "30s", name, "--", "true"], { dir: fight.dir });
+      expect({ name, ...free }).toMatchObject({ status: 0 }); // no child works longer than three seconds
     }
     expect(fight.dir.list()).toEqual([]);
   },
