@@ -16,8 +16,8 @@ import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
 import type { Endless } from "./store/inheritance.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
-import { type Lease, type Request, type Store, TimeIsUp } from "./store/store.ts";
-import { limited } from "./store/time-limit.ts";
+import type { Lease, Request, Store } from "./store/store.ts";
+import { Deadline, limited } from "./store/time-limit.ts";
 
 /** A refusal names the holder if the store answers within this time, in milliseconds. */
 const HOLDER_MS = 1000;
@@ -148,24 +148,6 @@ export async function acquire<L extends Lease>(
   } catch (error) {
     if (timeout === undefined || error !== deadline?.signal.reason) throw error;
     throw new LockTimeout(await refusal(), timeout / 1000);
-  }
-}
-
-/** Fires after this time. For 0 it has already fired, so that no attempt waits. It keeps the program running. */
-class Deadline implements Disposable {
-  readonly #controller = new AbortController();
-  readonly #timer: Timer | undefined;
-  constructor(milliseconds: number) {
-    const fire = () => this.#controller.abort(new TimeIsUp("the time is up"));
-    if (milliseconds === 0) fire();
-    // setTimeout(3) takes 31 bits; a longer wait has no limit that matters.
-    else if (milliseconds < 2 ** 31) this.#timer = setTimeout(fire, milliseconds);
-  }
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
   }
 }
 

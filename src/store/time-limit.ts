@@ -1,5 +1,7 @@
 /** Waiting with a limit. Nothing here waits on a promise that may never settle without keeping the program running. */
 
+import { TimeIsUp } from "./store.ts";
+
 /** The promise, rejected with the signal's reason if that fires first. */
 export function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   return new Promise<T>((resolve, reject) => {
@@ -61,5 +63,23 @@ export async function pauseUnless(
   } finally {
     wake.abort();
     sleep.catch(() => {});
+  }
+}
+
+/** Fires after this time. For 0 it has already fired, so that no attempt waits. It keeps the program running. */
+export class Deadline implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #timer: Timer | undefined;
+  constructor(milliseconds: number) {
+    const fire = () => this.#controller.abort(new TimeIsUp("the time is up"));
+    if (milliseconds === 0) fire();
+    // setTimeout(3) takes 31 bits; a longer wait has no limit that matters.
+    else if (milliseconds < 2 ** 31) this.#timer = setTimeout(fire, milliseconds);
+  }
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
   }
 }

@@ -98,7 +98,7 @@ test("stop, when wrapper and command are gone: what they left is named by status
   expect(stdout).toMatch(
     new RegExp(`^'job' is held by pid ${daemon} \\(left by its command\\) for \\d+s \\(it\\): sleep 600\n$`),
   );
-  const waiting = start(["run", "--wait", "job", "--", "true"], { dir });
+  const waiting = start(["run", "-v", "--wait", "job", "--", "true"], { dir });
   await until(() => waiting.stderr.includes(`held by pid ${daemon}`), "the waiter names it");
   expect(await stop(dir, "job")).toMatchObject({
     status: 0,

@@ -22,9 +22,12 @@ import {
   whileHeld,
 } from "./syscall-injection.ts";
 
-/** Calls that change nothing another process can see. How many the engine makes varies. */
+/**
+ * Calls that change nothing another process can see. How many the engine makes varies. Looks at other processes in /proc are
+ * among them: there are as many as the machine has processes.
+ */
 const PRIVATE =
-  /^(brk|clock_\w+|futex|getpid|getrandom|gettid|madvise|mmap|mprotect|munmap|rt_sigprocmask|sched_\w+)\(|CLONE_THREAD|anon_inode|\/statm>/;
+  /^(brk|clock_\w+|futex|getpid|getrandom|gettid|madvise|mmap|mprotect|munmap|rt_sigprocmask|sched_\w+)\(|CLONE_THREAD|anon_inode|["<]\/proc[/">]/;
 
 interface Scenario {
   args: string[];

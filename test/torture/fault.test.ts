@@ -97,7 +97,9 @@ function faultsOf(call: Call, thorough: boolean | undefined): Fault[] {
 /** Undefined for a valid lock or an error that names the cause; otherwise what is wrong. */
 function judge({ error }: Fault, { status, stdout, stderr }: Outcome): string | undefined {
   if (status === 0) return stdout === "ran\n" && stderr === "" ? undefined : "it says that all went well";
-  if (status !== 73 && status !== 74) return "no exit status for this";
+  // A shortage of descriptors or memory says nothing about the lock file: 71.
+  const scarce = error === "EMFILE" || error === "ENOMEM";
+  if (status !== (scarce ? 71 : 73) && (scarce || status !== 74)) return "no exit status for this";
   if (stdout !== "") return "the command ran all the same";
   const text = errorText(error);
   const said = /^exclusive: cannot [^\n]*\n$/.test(stderr) && stderr.includes(text);

@@ -37,17 +37,16 @@
  *    where a path changes back to a file that it named before.
  * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
  *    a refusal by a momentary hold is retried (`patience.ts`). So does `wait`, where it was in the queue.
- *
  * 8. `check` is for a file that the user named too: it may be replaced by rename while we wait.
  *
- * Not promised: that flock(2) serves waiters in order (Linux does); that nobody gets in between the removal of a held
- * file by another program and the holder's next look; that a command which closes its descriptors keeps the lock after its wrapper was killed; that a killed process has
- * released its locks by the time that kill(2) returns.
+ * Not promised: that flock(2) serves waiters in order (Linux does); that no process gets in between the removal of a held
+ * file by another program and the holder's next look; that a command which closes its descriptors keeps the lock after its
+ * wrapper was killed; that a killed process has released its locks by the time that kill(2) returns.
  */
-import { encodeRecord, type Holder, holderByRecord, type Mode, newRecord } from "../../holder.ts";
-import { checkPath, defaultDirectory } from "../../name.ts";
+import { encodeRecord, type Holder, newRecord } from "../../holder.ts";
+import { defaultDirectory } from "../../name.ts";
 import * as files from "../../os/files.ts";
-import { flock, LOCK, needsWriting } from "../../os/flock.ts";
+import { LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import { closeAtThreadEnd } from "../../os/thread-end.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
@@ -55,18 +54,22 @@ import { FileLease } from "./file-lease.ts";
 import { listDirectory, statusOf } from "./inspect.ts";
 import {
   ATTEMPTS_MAX,
+  absolute,
   isStillAt,
   type LockFile,
   lockError,
   lockFileOf,
   type OpenFile,
   openError,
-  openFile,
+  openGuarded,
   openIfPresent,
   openNamedFile,
+  operation,
+  readHolder,
   readRecord,
   reopenForLock,
   statusOfOpen,
+  tryLock,
   unstableFileError,
 } from "./lock-file.ts";
 import { Patience, type Refused } from "./patience.ts";
@@ -290,33 +293,6 @@ export class FileStore implements Store {
   }
 }
 
-/** Opens the file of a lock. A Worker that is terminated has it closed, and the lock is free. */
-function openGuarded(file: LockFile): OpenFile {
-  const open = openFile(file);
-  closeAtThreadEnd(open.fd);
-  return open;
-}
-
-/** A path that means the same after a change of directory. @throws {TypeError} when it is empty or no text */
-function absolute(what: string, path: string): string {
-  if (checkPath(what, path).startsWith("/")) return path;
-  return checkPath(what, files.absolute(path));
-}
-
 function closed(file: OpenFile | undefined): undefined {
   if (file !== undefined) files.close(file.fd);
 }
-
-/** Tries to lock, for which the file is opened again where the file system needs that. */
-function tryLock(file: LockFile, open: OpenFile, mode: Mode): Code | undefined {
-  const failure = flock(open.fd, operation(mode) | LOCK.NB);
-  if (failure === undefined || mode === "shared") return failure;
-  if (reopenForLock(file, open, failure)) return flock(open.fd, operation(mode) | LOCK.NB);
-  // Another user's file, which we may not write: whether it is held can be told all the same.
-  if (needsWriting(failure) && flock(open.fd, LOCK.SH | LOCK.NB) === "EAGAIN") return "EAGAIN";
-  return failure;
-}
-
-const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
-
-const readHolder = (fd: number): Holder => holderByRecord(readRecord(fd));

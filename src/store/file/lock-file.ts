@@ -1,12 +1,13 @@
 /** One lock file: its path, opening it, reading its record, and what can be wrong with it. */
-import { LockFileError, printable } from "../../errors.ts";
-import { parseLockFile, type WrittenRecord } from "../../holder.ts";
-import { fileName, isWholeName } from "../../name.ts";
+import { type Holder, LockFileError, type Mode, printable } from "../../errors.ts";
+import { holderByRecord, parseLockFile, type WrittenRecord } from "../../holder.ts";
+import { checkPath, fileName, isWholeName } from "../../name.ts";
 import { systemError } from "../../os/errors.ts";
 import * as files from "../../os/files.ts";
 import { type FileStatus, O } from "../../os/files.ts";
-import { needsWriting } from "../../os/flock.ts";
+import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
+import { closeAtThreadEnd } from "../../os/thread-end.ts";
 
 /** Never through a symbolic link, never waiting for a FIFO's other end. node:fs adds O_CLOEXEC. */
 const SAFE = O.NOFOLLOW | O.NONBLOCK;
@@ -198,4 +199,33 @@ export function lockError(path: string, code: Code): LockFileError {
 export function unstableFileError(path: string): LockFileError {
   const reason = "each look finds another file there (has this file system lasting inode numbers?)";
   return new LockFileError(`cannot lock ${printable(path)}: ${reason}`, "ESTALE", "lstat", path);
+}
+
+/** The operation of flock(2). */
+export const operation = (mode: Mode): number => (mode === "shared" ? LOCK.SH : LOCK.EX);
+
+/** Tries to lock, for which the file is opened again where the file system needs that. */
+export function tryLock(file: LockFile, open: OpenFile, mode: Mode): Code | undefined {
+  const failure = flock(open.fd, operation(mode) | LOCK.NB);
+  if (failure === undefined || mode === "shared") return failure;
+  if (reopenForLock(file, open, failure)) return flock(open.fd, operation(mode) | LOCK.NB);
+  // Another user's file, which we may not write: whether it is held can be told all the same.
+  if (needsWriting(failure) && flock(open.fd, LOCK.SH | LOCK.NB) === "EAGAIN") return "EAGAIN";
+  return failure;
+}
+
+/** A path that means the same after a change of directory. @throws {TypeError} when it is empty or no text */
+export function absolute(what: string, path: string): string {
+  if (checkPath(what, path).startsWith("/")) return path;
+  return checkPath(what, files.absolute(path));
+}
+
+/** The holder by the record in an open file. */
+export const readHolder = (fd: number): Holder => holderByRecord(readRecord(fd));
+
+/** Opens the file of a lock. A Worker that is terminated has it closed, and the lock is free. */
+export function openGuarded(file: LockFile): OpenFile {
+  const open = openFile(file);
+  closeAtThreadEnd(open.fd);
+  return open;
 }

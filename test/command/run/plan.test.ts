@@ -104,7 +104,7 @@ describe("no plan", () => {
     [["--timeout", "soon", "n", "x"], RangeError],
     [["--slots", "0", "n", "x"], TypeError],
     [["--slots", "2", "--shared", "n", "x"], TypeError],
-    [["--store", "mysql://h", "n", "x"], TypeError],
+    [["--store", "mongodb://h", "n", "x"], TypeError],
     [["", "x"], TypeError],
   ])("%j", (args, error) => {
     expect(() => plan(args)).toThrow(error);
