@@ -37,7 +37,8 @@ class Cron extends TempDir {
   }
 
   start(): Process {
-    const mounts = `set -e; cd "$0"; mount -t tmpfs none /run; mount --bind spool /var/spool/cron/crontabs
+    const mounts = `set -e; cd "$0"; mount -t tmpfs none /run; mount -t tmpfs none /dev/shm
+      mount --bind spool /var/spool/cron/crontabs
       mount --bind empty /etc/cron.d; mount --bind none /etc/crontab; mount --bind sbin /usr/sbin
       exec faketime -f '+0 x60' /usr/sbin/cron -f`;
     const apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"];

@@ -7,6 +7,7 @@ import { readdirSync, writeFileSync } from "node:fs";
 import { Lock } from "../../src/index.ts";
 import { fileName, slotName } from "../../src/name.ts";
 import { errorText } from "../../src/os/errors.ts";
+import { FILE_MODE } from "../../src/store/file/lock-file.ts";
 import { start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -53,7 +54,7 @@ class Stage extends TempDir {
   constructor(readonly scenario: Scenario) {
     super();
     this.target = this.file(fileName(scenario.lock));
-    if (scenario.leftover) writeFileSync(this.target, DEAD_RECORD);
+    if (scenario.leftover) writeFileSync(this.target, DEAD_RECORD, { mode: FILE_MODE }); // as a crash leaves it
   }
 
   async victim(inject?: string, command = ["sh", "-c", PROOF]): Promise<Outcome> {
