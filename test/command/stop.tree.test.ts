@@ -150,7 +150,7 @@ test("one SIGTERM for each command, however many replace it or stop it", async (
   await using holder = start(["run", "job", "--", "bash", "-c", script], { dir, cwd: dir.path });
   await holder.says("begun");
   const replacers = Array.from({ length: 10 }, () =>
-    start(["run", "--if-held", "replace", "job", "--", "true"], { dir }),
+    start(["run", "-v", "--if-held", "replace", "job", "--", "true"], { dir }),
   );
   const stoppers = Array.from({ length: 3 }, () => start(["stop", "job"], { dir }));
   for (const replacer of replacers)
