@@ -107,7 +107,7 @@ describe.if(hasRedis())("with a store", () => {
     expect((await old.result).signal).toBe("SIGTERM");
 
     await using running = await hold("merged");
-    const merged = ["run", "--ttl", "2s", "--if-held", "coalesce", "merged", "--"];
+    const merged = ["run", "-v", "--ttl", "2s", "--if-held", "coalesce", "merged", "--"];
     await using waiting = start([...merged, "sh", "-c", "echo ran; sleep 2"], { env: env() });
     await until(() => waiting.stderr.includes("waiting"), "the one that waits");
     await using other = start([...merged, "echo", "no"], { env: env() });

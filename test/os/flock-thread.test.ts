@@ -27,7 +27,7 @@ describe.if(linux)("a wait", () => {
     using dir = new TempDir();
     await using holder = start(["run", "t", ...SLEEP], { dir });
     await holder.says("begun");
-    await using command = start(["run", "-w", "t", "true"], { dir });
+    await using command = start(["run", "-v", "-w", "t", "true"], { dir });
     await using script = startScript(`await new Lock({ name: "t" }).acquire({ wait: true });`, dir);
     await until(() => waits(command.pid) && waits(script.pid), "two to wait");
     await until(() => command.stderr.includes("waiting for"), "the line");
