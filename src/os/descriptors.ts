@@ -159,13 +159,29 @@ export function prepareDescriptors({
 /**
  * Closes our copies of what the command has, so that readers of its pipes see the end when it closes them.
  * @param lockFd stays
- * @param stderr whether to let go of stderr as well: nothing can be reported any more
  */
-export function closeInherited(lockFd: number, stderr: boolean): void {
+export function closeInherited(lockFd: number): void {
   for (const fd of inheritedDescriptors()) if (fd !== lockFd) close(fd);
   let nothing = open("/dev/null", O.RDWR);
   if (typeof nothing !== "number") nothing = open("/", O.RDONLY); // no /dev: what cannot be read or written does as well
   if (typeof nothing !== "number") return;
-  for (const fd of stderr ? [0, 1, 2] : [0, 1]) if (fd !== lockFd) c.dup2(nothing, fd);
+  for (const fd of [0, 1]) if (fd !== lockFd) c.dup2(nothing, fd);
+  if (nothing > 2) close(nothing);
+}
+
+/**
+ * Lets go of stderr where the command has closed its own copy, so that the reader of a pipe sees the end. Up to then it stays
+ * open for what has to be reported. Known on Linux only; elsewhere it stays open.
+ */
+export function releaseStderrWith(pid: number): void {
+  const ours = linux ? readlink("/proc/self/fd/2") : undefined;
+  if (ours === undefined || !/^(pipe|socket):/.test(ours)) return;
+  const directory = `/proc/${pid}/fd`;
+  const fds = readDirectory(directory);
+  if (typeof fds === "string" || fds.length === 0) return; // it has ended
+  if (fds.some((fd) => readlink(`${directory}/${fd}`) === ours)) return;
+  const nothing = open("/dev/null", O.RDWR);
+  if (typeof nothing !== "number") return;
+  c.dup2(nothing, 2);
   if (nothing > 2) close(nothing);
 }

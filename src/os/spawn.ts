@@ -102,8 +102,6 @@ export interface Command extends LockPlacement {
   env: Record<string, string>;
   /** A shell that runs the only argument as a script, with `-c`. */
   shell?: string;
-  /** `released`: our copy of stderr is closed once the command has started, so nothing can be reported any more. */
-  stderr?: "released" | undefined;
 }
 
 /** A command that was started, or the code of why not. */
@@ -148,7 +146,7 @@ export function start(command: Command): Started {
     if (failure === "ENOEXEC") failure = spawn(asScript(strings));
   }
   if (failure !== undefined) return { failure, lockFd };
-  closeInherited(lockFd, command.stderr === "released");
+  closeInherited(lockFd);
   return { pid: pid[0]!, lockFd };
 }
 

@@ -165,7 +165,7 @@ describe("a command that was killed leaves the lock to its children", () => {
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line));
-    expect(events.at(-1)).toMatchObject({ event: "orphaned", name: "job", killed: 15 });
+    expect(events.at(-1)).toMatchObject({ event: "orphaned", name: "job", signal: "SIGTERM" });
     for (const pid of events.at(-1).pids) left.add(pid);
     expect(events.at(-1).pids).toContain(child);
     const { holder: named, others } = JSON.parse(

@@ -4,6 +4,7 @@ import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
 import { thisProcess } from "../../holder.ts";
 import { adoptDescendants, type Ending } from "../../os/child-process.ts";
+import { releaseStderrWith } from "../../os/descriptors.ts";
 import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
@@ -71,9 +72,7 @@ function runCommand(
 ): Ending {
   const { argv, request, exec, close, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
-  // Without -v and JSON nothing is left to be said. An error of ours is then told by the exit status alone.
-  const stderr = verbosity.verbose || verbosity.json ? undefined : ("released" as const);
-  const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined, stderr };
+  const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined };
   if (exec) {
     const { failure, lockFd } = execInto(command);
     lease.moveTo(lockFd);
@@ -85,7 +84,11 @@ function runCommand(
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
-  return supervise(pid, seen, () => lookAfterFile(lease, log));
+  const reports = verbosity.verbose || verbosity.json;
+  return supervise(pid, seen, () => {
+    lookAfterFile(lease, log);
+    if (!reports) releaseStderrWith(pid);
+  });
 }
 
 function lookAfterFile(lease: FileLease, log: EventLog): void {
