@@ -22,8 +22,12 @@ import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
 import { printError } from "./output/print.ts";
+import type { RunLimit } from "./run/max-runtime.ts";
 import type { RunPlan } from "./run/run-plan.ts";
 import { runWithFileLock } from "./run/with-file-lock.ts";
+
+/** The default of `--kill-after`. */
+const KILL_AFTER_MS = 10_000;
 
 const ARGS = defineArgs({
   ...NAME,
@@ -47,6 +51,17 @@ const ARGS = defineArgs({
     description: "what to do when it is held",
     details:
       "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
+  },
+  "max-runtime": {
+    type: "string",
+    valueHint: "DURATION",
+    description: "stop the command after DURATION (exit 124)",
+    details: "It is stopped with all that it has started, as by `exclusive stop`.",
+  },
+  "kill-after": {
+    type: "string",
+    valueHint: "DURATION",
+    description: "then SIGKILL after DURATION (default 10s)",
   },
   shared: {
     type: "boolean",
@@ -177,6 +192,7 @@ export function plan(args: string[]): RunPlan {
     throw new UsageError("--close does not go with --exec: no process would be left that has the lock");
   return {
     argv,
+    limit: limitOf(values),
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
@@ -196,6 +212,20 @@ export function plan(args: string[]): RunPlan {
   };
 }
 
+type Values = ReturnType<typeof parseOptions<typeof ARGS>>["values"];
+
+function limitOf({ "max-runtime": runtime, "kill-after": killAfter, exec }: Values): RunLimit | undefined {
+  if (runtime === undefined && killAfter !== undefined)
+    throw new UsageError("--kill-after goes with --max-runtime");
+  if (runtime === undefined) return undefined;
+  if (exec)
+    throw new UsageError("--max-runtime does not go with --exec: no process would be left to stop it");
+  return {
+    runtime: milliseconds(runtime),
+    killAfter: killAfter === undefined ? KILL_AFTER_MS : milliseconds(killAfter),
+  };
+}
+
 /**
  * A free lock in a file is acquired, and the command started, before this function first waits: what the engine starts
  * with the event loop's first turn costs more than everything here.
@@ -204,7 +234,7 @@ async function execute(plan: RunPlan): Promise<number> {
   const { name, label } = plan.request;
   const log = new EventLog(plan.verbosity, name, { ...plan, label });
   try {
-    if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan);
+    if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan, log);
     if (!("url" in plan.store)) {
       if (log.isVerbose && plan.store.file === undefined) await reportDirectory(plan.store.dir);
       return await runWithFileLock(plan, plan.store, log);

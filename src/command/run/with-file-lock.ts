@@ -2,18 +2,21 @@
 
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
+import type { EventFields } from "../../events.ts";
 import { thisProcess } from "../../holder.ts";
-import { adoptDescendants, type Ending } from "../../os/child-process.ts";
-import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
+import { adoptDescendants } from "../../os/child-process.ts";
+import { exit, keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
 import { describePlaceChange } from "../../store/store.ts";
+import { EXIT } from "../cli/exit-status.ts";
 import { type EventLog, endingFields } from "../output/event-log.ts";
 import { cannotStart, recordFailedStart } from "./cannot-start.ts";
+import { type Supervised, superviseFor } from "./max-runtime.ts";
 import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import type { RunPlan } from "./run-plan.ts";
-import { exitLike, supervise } from "./supervise.ts";
+import { exitLike } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
 
 /**
@@ -37,42 +40,50 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   });
   const times = () => ({ waitSeconds: waited, holdSeconds: Number((log.elapsed - waited).toFixed(3)) });
   const seen = new Set<number>();
-  let ending: Ending;
+  let ended: Supervised;
   let left: number[] | undefined;
   try {
     const started = (pid?: number) => {
       log.commandPid = pid;
       endThreads();
     };
-    ending = runCommand(plan, lease, started, seen, log);
-    if (wasAskedToEnd(ending, seen)) left = leaveToHeirs(lease);
+    const details = times;
+    ended = runCommand(plan, lease, { started, seen, log, details });
+    if (!ended.overran && wasAskedToEnd(ended.ending, seen)) left = leaveToHeirs(lease);
   } catch (error) {
     recordFailedStart(error, times(), log);
     throw error;
   } finally {
     releaseSync(lease);
   }
+  const { ending, overran } = ended;
   const details = { ...times(), ...endingFields(ending) };
   if (left !== undefined) tellOrphaned(log, left, details);
   else log.tell("released", details, () => `released '${printable(name)}' after ${details.holdSeconds} s`);
+  if (overran) exit(EXIT.OVERRAN);
   exitLike(ending);
+}
+
+/** What follows a command. */
+interface Observers {
+  started: (pid?: number) => void;
+  /** Collects the signals that reach us. */
+  seen: Set<number>;
+  log: EventLog;
+  /** The fields of its events. */
+  details: () => EventFields["overran"];
 }
 
 /**
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand(
-  plan: RunPlan,
-  lease: FileLease,
-  started: (pid?: number) => void,
-  seen: Set<number>,
-  log: EventLog,
-): Ending {
-  const { argv, request, exec, close, verbosity } = plan;
+function runCommand(plan: RunPlan, lease: FileLease, { started, seen, log, details }: Observers): Supervised {
+  const { argv, request, exec, close, limit, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   // Without -v and JSON nothing is left to be said. An error of ours is then told by the exit status alone.
-  const stderr = verbosity.verbose || verbosity.json ? undefined : ("released" as const);
+  const stderr =
+    (limit && !verbosity.quiet) || verbosity.verbose || verbosity.json ? undefined : ("released" as const);
   const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined, stderr };
   if (exec) {
     const { failure, lockFd } = execInto(command);
@@ -85,7 +96,8 @@ function runCommand(
   lease.moveTo(lockFd);
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
-  return supervise(pid, seen, () => lookAfterFile(lease, log));
+  const watch = { seen, details, heirs: () => lease.heirs(), meanwhile: () => lookAfterFile(lease, log) };
+  return superviseFor(pid, limit, log, watch);
 }
 
 function lookAfterFile(lease: FileLease, log: EventLog): void {
