@@ -2,7 +2,7 @@
 
 import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
-import { milliseconds } from "../duration.ts";
+import { limitInWords, milliseconds } from "../duration.ts";
 import {
   CannotAcquireLock,
   EndlessWait,
@@ -22,12 +22,10 @@ import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
 import { printError } from "./output/print.ts";
-import type { RunLimit } from "./run/max-runtime.ts";
+import { isOverdue } from "./run/overdue.ts";
 import type { RunPlan } from "./run/run-plan.ts";
+import { TIMES, timesOf } from "./run/run-times.ts";
 import { runWithFileLock } from "./run/with-file-lock.ts";
-
-/** The default of `--kill-after`. */
-const KILL_AFTER_MS = 10_000;
 
 const ARGS = defineArgs({
   ...NAME,
@@ -52,17 +50,7 @@ const ARGS = defineArgs({
     details:
       "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
-  "max-runtime": {
-    type: "string",
-    valueHint: "DURATION",
-    description: "stop the command after DURATION (exit 124)",
-    details: "It is stopped with all that it has started, as by `exclusive stop`.",
-  },
-  "kill-after": {
-    type: "string",
-    valueHint: "DURATION",
-    description: "then SIGKILL after DURATION (default 10s)",
-  },
+  ...TIMES,
   shared: {
     type: "boolean",
     alias: "s",
@@ -192,7 +180,7 @@ export function plan(args: string[]): RunPlan {
     throw new UsageError("--close does not go with --exec: no process would be left that has the lock");
   return {
     argv,
-    limit: limitOf(values),
+    ...timesOf(values, policy),
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
@@ -209,20 +197,6 @@ export function plan(args: string[]): RunPlan {
     },
     logFile: logFileOf(values),
     onEvent: values["on-event"] || undefined,
-  };
-}
-
-type Values = ReturnType<typeof parseOptions<typeof ARGS>>["values"];
-
-function limitOf({ "max-runtime": runtime, "kill-after": killAfter, exec }: Values): RunLimit | undefined {
-  if (runtime === undefined && killAfter !== undefined)
-    throw new UsageError("--kill-after goes with --max-runtime");
-  if (runtime === undefined) return undefined;
-  if (exec)
-    throw new UsageError("--max-runtime does not go with --exec: no process would be left to stop it");
-  return {
-    runtime: milliseconds(runtime),
-    killAfter: killAfter === undefined ? KILL_AFTER_MS : milliseconds(killAfter),
   };
 }
 
@@ -264,11 +238,18 @@ async function reportElsewhere({ store, request, verbosity }: RunPlan): Promise<
 }
 
 /** @returns the exit status */
-function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: EventLog): number {
+function reportRefusal(error: CannotAcquireLock, plan: RunPlan, log: EventLog): number {
+  const { policy, conflictStatus, overdue } = plan;
   const { lock: name, holder } = error;
   const late = error instanceof LockTimeout;
   const endless = error instanceof EndlessWait;
   const details = { waitSeconds: log.elapsed, holder };
+  if (!endless && isOverdue(holder, overdue)) {
+    log.tell("overdue", details, () => {
+      return `overdue (more than ${limitInWords(overdue)}): ${describeHeld(name, holder)}`;
+    });
+    return conflictStatus;
+  }
   if (!endless && (policy === "skip" || (policy === "coalesce" && !late))) {
     const reason = policy === "skip" ? undefined : "the run that was queued before has begun";
     log.tell("skipped", { ...details, reason }, () => {

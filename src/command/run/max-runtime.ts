@@ -2,7 +2,7 @@
  * `--max-runtime`: the end of a command that runs too long. A hung command would keep the lock, and with
  * `--if-held skip` no run would come after it, without a word.
  */
-import { humanDuration } from "../../duration.ts";
+import { limitInWords } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { EventFields } from "../../events.ts";
 import { type Ending, reapOthers } from "../../os/child-process.ts";
@@ -23,7 +23,7 @@ export interface RunLimit {
 
 /** Reports that the command is being stopped. */
 export function tellOverran(log: EventLog, { runtime }: RunLimit, details: EventFields["overran"]): void {
-  const limit = runtime < 1000 ? `${runtime}ms` : humanDuration(runtime);
+  const limit = limitInWords(runtime);
   log.tell("overran", details, () => `'${printable(log.name)}' ran longer than ${limit}: stopping it`);
 }
 
