@@ -180,7 +180,7 @@ export function plan(args: string[]): RunPlan {
     throw new UsageError("--close does not go with --exec: no process would be left that has the lock");
   return {
     argv,
-    ...timesOf(values, policy),
+    ...timesOf(values, policy, "url" in where),
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,

@@ -29,6 +29,8 @@ export interface RunPlan {
   timeout: number | undefined;
   /** A command that runs longer is stopped. */
   limit?: RunLimit | undefined;
+  /** The lock is kept for so many milliseconds after it was taken, however soon the command ends. */
+  holdFor?: number | undefined;
   /** A holder that has had the lock for so many milliseconds is reported, instead of being silent. */
   overdue?: number | undefined;
   /** The exit status where the lock is held. */

@@ -24,19 +24,31 @@ export const TIMES = defineArgs({
     details:
       "A hung job is then no silence without end: it is said which process it is, and the exit status is 75.",
   },
+  "hold-for": {
+    type: "string",
+    valueHint: "DURATION",
+    description: "keep the lock at least DURATION after it was taken",
+    details:
+      "However soon the command ends; this program ends with it. A process that only sleeps keeps the lock: `list` shows it, `stop` ends it. A daemon that the command leaves keeps it longer, except with `--close`. Not with a store.",
+  },
 });
 
 /** The default of `--kill-after`. */
 const KILL_AFTER_MS = 10_000;
 
 type Values = { [option in keyof typeof TIMES]?: string } & { exec?: true };
+type Times = Pick<RunPlan, "limit" | "overdue" | "holdFor">;
 
 /** @throws {UsageError} where they do not go together */
-export function timesOf(values: Values, policy: RunPlan["policy"]): Pick<RunPlan, "limit" | "overdue"> {
-  const { overdue } = values;
+export function timesOf(values: Values, policy: RunPlan["policy"], isRemote: boolean): Times {
+  const { overdue, "hold-for": holdFor } = values;
+  const duration = (text: string | undefined) => (text === undefined ? undefined : milliseconds(text));
+  if (holdFor !== undefined && isRemote) throw new UsageError("--hold-for does not go with a store yet");
+  if (holdFor !== undefined && values.exec)
+    throw new UsageError("--hold-for does not go with --exec: no process would be left to start the keeper");
   if (overdue !== undefined && policy !== "skip" && policy !== "coalesce")
     throw new UsageError("--overdue goes with --if-held skip or coalesce");
-  return { limit: limitOf(values), overdue: overdue === undefined ? undefined : milliseconds(overdue) };
+  return { limit: limitOf(values), overdue: duration(overdue), holdFor: duration(holdFor) };
 }
 
 function limitOf({ "max-runtime": runtime, "kill-after": killAfter, exec }: Values): RunLimit | undefined {

@@ -13,6 +13,7 @@ import { describePlaceChange } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { type EventLog, endingFields } from "../output/event-log.ts";
 import { cannotStart, recordFailedStart } from "./cannot-start.ts";
+import { leaveToKeeper } from "./keeper.ts";
 import { type Supervised, superviseFor } from "./max-runtime.ts";
 import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import type { RunPlan } from "./run-plan.ts";
@@ -42,6 +43,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   const seen = new Set<number>();
   let ended: Supervised;
   let left: number[] | undefined;
+  let kept: string | undefined;
   try {
     const started = (pid?: number) => {
       log.commandPid = pid;
@@ -49,7 +51,9 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
     };
     const details = times;
     ended = runCommand(plan, lease, { started, seen, log, details });
-    if (!ended.overran && wasAskedToEnd(ended.ending, seen)) left = leaveToHeirs(lease);
+    const keepFor = (plan.holdFor ?? 0) - times().holdSeconds * 1000;
+    if (keepFor > 0) kept = leaveToKeeper(lease, name, keepFor);
+    if (kept === undefined && !ended.overran && wasAskedToEnd(ended.ending, seen)) left = leaveToHeirs(lease);
   } catch (error) {
     recordFailedStart(error, times(), log);
     throw error;
@@ -57,9 +61,13 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
     releaseSync(lease);
   }
   const { ending, overran } = ended;
-  const details = { ...times(), ...endingFields(ending) };
+  const details = { ...times(), ...endingFields(ending), reason: kept };
   if (left !== undefined) tellOrphaned(log, left, details);
-  else log.tell("released", details, () => `released '${printable(name)}' after ${details.holdSeconds} s`);
+  else
+    log.tell("released", details, () => {
+      const what = kept === undefined ? "released" : "ended under";
+      return `${what} '${printable(name)}' after ${details.holdSeconds} s${kept === undefined ? "" : `: ${kept}`}`;
+    });
   if (overran) exit(EXIT.OVERRAN);
   exitLike(ending);
 }
@@ -79,11 +87,13 @@ interface Observers {
  * @throws {CommandError} when it cannot be started
  */
 function runCommand(plan: RunPlan, lease: FileLease, { started, seen, log, details }: Observers): Supervised {
-  const { argv, request, exec, close, limit, verbosity } = plan;
+  const { argv, request, exec, close, limit, holdFor, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   // Without -v and JSON nothing is left to be said. An error of ours is then told by the exit status alone.
   const stderr =
-    (limit && !verbosity.quiet) || verbosity.verbose || verbosity.json ? undefined : ("released" as const);
+    (limit && !verbosity.quiet) || holdFor !== undefined || verbosity.verbose || verbosity.json
+      ? undefined
+      : ("released" as const);
   const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined, stderr };
   if (exec) {
     const { failure, lockFd } = execInto(command);
