@@ -48,3 +48,7 @@ export function humanDuration(milliseconds: number): string {
   }
   return `${seconds}s`;
 }
+
+/** Formats a limit for people, as `humanDuration`, and `400ms` below a second. */
+export const limitInWords = (milliseconds: number): string =>
+  milliseconds < 1000 ? `${milliseconds}ms` : humanDuration(milliseconds);

@@ -13,6 +13,8 @@ export interface Holder {
   left?: boolean | undefined;
   /** Process id of the wrapped command. */
   commandPid?: number | undefined;
+  /** `commandPid` runs no command and only keeps the lock: up to this time, ISO 8601, or until it is `"stopped"`. */
+  until?: string | undefined;
   /** Host name. */
   host?: string | undefined;
   /** When the lock was taken, by the clock of then. */

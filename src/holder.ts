@@ -30,8 +30,10 @@ export interface HolderRecord {
   slots?: number | undefined;
   /** The lock's name, where the file's name is too short for it. */
   name?: string | undefined;
-  /** The wrapped command's pid. */
+  /** The pid of the wrapped command, or of the process that keeps the lock after its end. */
   command?: number | undefined;
+  /** `command` only keeps the lock: up to this time, ISO 8601, or until it is `stopped`. */
+  until?: string | undefined;
 }
 
 /** The part of a record that identifies a process; the same for the life of a process. */
@@ -114,6 +116,7 @@ export function holderByRecord(
     pid,
     alive: isAlive(pid, record, startedAt),
     commandPid: record.command,
+    until: record.until,
     host: record.host,
     acquiredAt: acquiredAt && !Number.isNaN(acquiredAt.getTime()) ? acquiredAt : undefined,
     acquiredUptime: isFromHere(record) ? record.uptime : undefined,
@@ -148,6 +151,7 @@ function parseRecord(line: string): Partial<HolderRecord> {
     slots: count("slots"),
     name: text("name"),
     command: count("command"),
+    until: text("until"),
   };
 }
 

@@ -10,6 +10,7 @@ export const COMMANDS: Record<string, Loader> = {
   list: async () => (await import("./list.ts")).default,
   held: async () => (await import("./held.ts")).default,
   wait: async () => (await import("./wait.ts")).default,
+  hold: async () => (await import("./hold.ts")).default,
   stop: async () => (await import("./stop.ts")).default,
   history: async () => (await import("./history.ts")).default,
   path: async () => (await import("./path.ts")).default,

@@ -2,7 +2,7 @@
 
 import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
-import { milliseconds } from "../duration.ts";
+import { limitInWords, milliseconds } from "../duration.ts";
 import {
   CannotAcquireLock,
   EndlessWait,
@@ -22,7 +22,9 @@ import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
 import { printError } from "./output/print.ts";
+import { isOverdue } from "./run/overdue.ts";
 import type { RunPlan } from "./run/run-plan.ts";
+import { TIMES, timesOf } from "./run/run-times.ts";
 import { runWithFileLock } from "./run/with-file-lock.ts";
 
 const ARGS = defineArgs({
@@ -48,6 +50,7 @@ const ARGS = defineArgs({
     details:
       "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
+  ...TIMES,
   shared: {
     type: "boolean",
     alias: "s",
@@ -177,6 +180,7 @@ export function plan(args: string[]): RunPlan {
     throw new UsageError("--close does not go with --exec: no process would be left that has the lock");
   return {
     argv,
+    ...timesOf(values, policy, "url" in where),
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
@@ -204,7 +208,7 @@ async function execute(plan: RunPlan): Promise<number> {
   const { name, label } = plan.request;
   const log = new EventLog(plan.verbosity, name, { ...plan, label });
   try {
-    if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan);
+    if (plan.inherit) await (await import("./run/with-inherited-lock.ts")).runIfInherited(plan, log);
     if (!("url" in plan.store)) {
       if (log.isVerbose && plan.store.file === undefined) await reportDirectory(plan.store.dir);
       return await runWithFileLock(plan, plan.store, log);
@@ -234,11 +238,18 @@ async function reportElsewhere({ store, request, verbosity }: RunPlan): Promise<
 }
 
 /** @returns the exit status */
-function reportRefusal(error: CannotAcquireLock, { policy, conflictStatus }: RunPlan, log: EventLog): number {
+function reportRefusal(error: CannotAcquireLock, plan: RunPlan, log: EventLog): number {
+  const { policy, conflictStatus, overdue } = plan;
   const { lock: name, holder } = error;
   const late = error instanceof LockTimeout;
   const endless = error instanceof EndlessWait;
   const details = { waitSeconds: log.elapsed, holder };
+  if (!endless && isOverdue(holder, overdue)) {
+    log.tell("overdue", details, () => {
+      return `overdue (more than ${limitInWords(overdue)}): ${describeHeld(name, holder)}`;
+    });
+    return conflictStatus;
+  }
   if (!endless && (policy === "skip" || (policy === "coalesce" && !late))) {
     const reason = policy === "skip" ? undefined : "the run that was queued before has begun";
     log.tell("skipped", { ...details, reason }, () => {

@@ -24,7 +24,7 @@ const c = libc({
 const flagsOf = (fd: number): number => c.fcntl(fd, F_GETFD, ...FILLERS, 0);
 
 /** The descriptor stays open in a program that is executed. Neither its epoll sets nor its POSIX locks are touched by this. */
-const keepOnExec = (fd: number): void => void c.fcntl(fd, F_SETFD, ...FILLERS, 0);
+export const keepOnExec = (fd: number): void => void c.fcntl(fd, F_SETFD, ...FILLERS, 0);
 
 /** The descriptor is closed in a program that is executed. */
 export const closeOnExec = (fd: number): void => void c.fcntl(fd, F_SETFD, ...FILLERS, FD_CLOEXEC);

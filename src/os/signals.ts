@@ -90,21 +90,25 @@ export interface ReceivedSignal {
 
 const siginfo = new Int32Array(32);
 
-/** Upper bound of one wait, in seconds. */
-const WAIT_SECONDS = 1n;
-const waitLimit = new BigInt64Array([WAIT_SECONDS, 0n]); // struct timespec
+/** Bounds of one wait, in milliseconds. */
+const WAIT_MOST = 1000;
+const WAIT_LEAST = 1;
+const waitLimit = new BigInt64Array(2); // struct timespec
 
-/** The next signal that was sent to us; undefined when none came within a second. */
-export function nextSignal(): ReceivedSignal | undefined {
-  if (!linux) return nextSignalOfMacOS();
+/** The next signal that was sent to us; undefined when none came within this time, at most a second. */
+export function nextSignal(milliseconds = WAIT_MOST): ReceivedSignal | undefined {
+  const micros = BigInt(Math.ceil(Math.max(WAIT_LEAST, Math.min(milliseconds, WAIT_MOST)) * 1000));
+  if (!linux) return nextSignalOfMacOS(micros);
+  waitLimit[0] = micros / 1_000_000n;
+  waitLimit[1] = (micros % 1_000_000n) * 1000n;
   const signal = c.sigtimedwait!(address(all), address(siginfo), address(waitLimit));
   if (signal <= 0) return undefined;
   return { signal, fromKernel: siginfo[2]! > 0, sender: siginfo[2]! > 0 ? 0 : siginfo[4]! };
 }
 
 /** macOS has no sigtimedwait(2): a one-shot timer ends the wait. What is left of the timer tells its signal from another. */
-function nextSignalOfMacOS(): ReceivedSignal | undefined {
-  setTimer(WAIT_SECONDS * 1_000_000n, 0n);
+function nextSignalOfMacOS(micros: bigint): ReceivedSignal | undefined {
+  setTimer(micros, 0n);
   if (c.sigwait!(address(all), address(siginfo), null) !== 0) return undefined;
   const signal = siginfo[0]!;
   if (signal === SIGALRM && isTimerOver()) return undefined;

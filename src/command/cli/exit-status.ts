@@ -26,6 +26,8 @@ export const EXIT = {
   /** The lock is held, or the time ran out. */
   TEMPORARY_FAILURE: 75,
   NO_PERMISSION: 77,
+  /** The command ran longer than `--max-runtime`: as timeout(1). */
+  OVERRAN: 124,
   NOT_EXECUTABLE: 126,
   NOT_FOUND: 127,
 } as const;

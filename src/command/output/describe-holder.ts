@@ -19,12 +19,25 @@ export function describeHolder(holder: Holder | undefined): string {
   const since = held === undefined ? "" : ` for ${humanDuration(held)}`;
   const where = alive === undefined && host !== undefined ? ` on ${printable(host)}` : "";
   const seen = visiblePid(holder);
-  const command = seen === undefined ? undefined : commandLine(seen);
+  const command =
+    holder.until !== undefined
+      ? untilInWords(holder.until)
+      : seen === undefined
+        ? undefined
+        : commandLine(seen);
   const process =
     alive === false && commandPid === undefined
       ? `another process (pid ${pid}, which took it, is gone)`
       : `pid ${living}${left ? " (left by its command)" : ""}`;
   return ` by ${process}${where}${since}${label ? ` (${shortened(label)})` : ""}${command ? `: ${shortened(command)}` : ""}`;
+}
+
+/** `kept until 2026-03-01 08:00:00`, by the local clock; any other text as it is: a record may be forged. */
+export function untilInWords(until: string): string {
+  const time = new Date(until);
+  if (Number.isNaN(time.getTime())) return `kept until ${until}`;
+  const local = new Date(time.getTime() - time.getTimezoneOffset() * 60_000);
+  return `kept until ${local.toISOString().slice(0, 19).replace("T", " ")}`;
 }
 
 const COMMAND_LINE_MAX = 120;

@@ -3,7 +3,7 @@ import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import { type Holder, heldFor } from "../../holder.ts";
 import type { LockStatus } from "../../store/store.ts";
-import { shortened } from "./describe-holder.ts";
+import { shortened, untilInWords } from "./describe-holder.ts";
 
 const COLUMNS = ["NAME", "STATE", "PID", "USER", "HELD FOR", "WAITING", "LABEL", "COMMAND"] as const;
 
@@ -66,7 +66,7 @@ function cells({ name, state, holder, others = [], waiters }: LockStatus): strin
     held === undefined ? "" : humanDuration(held),
     waiters ? String(waiters) : "",
     cut(printable(holder?.label ?? ""), CELL_MAX),
-    shortened(holder?.commandLine ?? ""),
+    shortened(holder?.until === undefined ? (holder?.commandLine ?? "") : untilInWords(holder.until)),
   ];
 }
 

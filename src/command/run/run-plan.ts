@@ -2,6 +2,7 @@
 import type { FileStoreOptions } from "../../store/file/file-store.ts";
 import type { Request } from "../../store/store.ts";
 import type { Verbosity } from "../output/event-log.ts";
+import type { RunLimit } from "./max-runtime.ts";
 
 /** A store that is not a directory of this machine. */
 export interface RemoteStore {
@@ -26,6 +27,12 @@ export interface RunPlan {
   wait: boolean;
   /** Wait at most this long, in milliseconds from the start of the program. */
   timeout: number | undefined;
+  /** A command that runs longer is stopped. */
+  limit?: RunLimit | undefined;
+  /** The lock is kept for so many milliseconds after it was taken, however soon the command ends. */
+  holdFor?: number | undefined;
+  /** A holder that has had the lock for so many milliseconds is reported, instead of being silent. */
+  overdue?: number | undefined;
   /** The exit status where the lock is held. */
   conflictStatus: number;
   verbosity: Verbosity;

@@ -141,17 +141,17 @@ const isForTerminal = (signal: number): boolean => signal === SIG.TTIN || signal
 /**
  * Waits for the command's end.
  * @param seen as in `Supervision`
- * @param meanwhile called after each signal, and after each second without one
+ * @param meanwhile called before each wait, so at least each second. It may return the milliseconds until it is to be called
+ *   again
  */
-export function supervise(pid: number, seen?: Set<number>, meanwhile?: () => void): Ending {
+export function supervise(pid: number, seen?: Set<number>, meanwhile?: () => number | undefined): Ending {
   const supervision = new Supervision(pid, seen);
   for (;;) {
     const ending = supervision.poll();
     if (ending !== undefined) return ending;
-    const received = nextSignal();
+    const received = nextSignal(meanwhile?.());
     if (received === undefined) supervision.idle();
     else supervision.take(received);
-    meanwhile?.();
   }
 }
 

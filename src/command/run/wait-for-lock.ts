@@ -5,6 +5,7 @@ import { isIgnored } from "../../os/signal-sets.ts";
 import { dieBySignal, SIG } from "../../os/signals.ts";
 import type { Lease, Store } from "../../store/store.ts";
 import type { EventLog } from "../output/event-log.ts";
+import { OverdueWatch } from "./overdue.ts";
 import type { RunPlan } from "./run-plan.ts";
 
 /** Whether the plan lets a held lock be waited for. */
@@ -30,7 +31,9 @@ export async function waitForLock<L extends Lease>(
   // --timeout counts from the start of the program: the time used since then is subtracted.
   const left = timeout && Math.max(1, timeout - log.elapsed * 1000);
   using _head = headIsReleased(plan);
-  return await acquire(store, request, { wait, timeout: left, coalesce: policy === "coalesce" }, true);
+  using overdue = new OverdueWatch(store, plan);
+  const coalesce = policy === "coalesce";
+  return await acquire(store, request, { wait, timeout: left, coalesce, signal: overdue.signal }, true);
 }
 
 const ENDING = { SIGHUP: SIG.HUP, SIGINT: SIG.INT, SIGTERM: SIG.TERM } as const;

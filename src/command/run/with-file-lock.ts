@@ -2,19 +2,23 @@
 
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { printable } from "../../errors.ts";
+import type { EventFields } from "../../events.ts";
 import { thisProcess } from "../../holder.ts";
-import { adoptDescendants, type Ending } from "../../os/child-process.ts";
+import { adoptDescendants } from "../../os/child-process.ts";
 import { releaseStderrWith } from "../../os/descriptors.ts";
-import { keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
+import { exit, keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
 import { describePlaceChange } from "../../store/store.ts";
+import { EXIT } from "../cli/exit-status.ts";
 import { type EventLog, endingFields } from "../output/event-log.ts";
 import { cannotStart, recordFailedStart } from "./cannot-start.ts";
+import { leaveToKeeper } from "./keeper.ts";
+import { type Supervised, superviseFor } from "./max-runtime.ts";
 import { leaveToHeirs, tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import type { RunPlan } from "./run-plan.ts";
-import { exitLike, supervise } from "./supervise.ts";
+import { exitLike } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
 
 /**
@@ -38,39 +42,53 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   });
   const times = () => ({ waitSeconds: waited, holdSeconds: Number((log.elapsed - waited).toFixed(3)) });
   const seen = new Set<number>();
-  let ending: Ending;
+  let ended: Supervised;
   let left: number[] | undefined;
+  let kept: string | undefined;
   try {
     const started = (pid?: number) => {
       log.commandPid = pid;
       endThreads();
     };
-    ending = runCommand(plan, lease, started, seen, log);
-    if (wasAskedToEnd(ending, seen)) left = leaveToHeirs(lease);
+    const details = times;
+    ended = runCommand(plan, lease, { started, seen, log, details });
+    const keepFor = (plan.holdFor ?? 0) - times().holdSeconds * 1000;
+    if (keepFor > 0) kept = leaveToKeeper(lease, name, keepFor);
+    if (kept === undefined && !ended.overran && wasAskedToEnd(ended.ending, seen)) left = leaveToHeirs(lease);
   } catch (error) {
     recordFailedStart(error, times(), log);
     throw error;
   } finally {
     releaseSync(lease);
   }
-  const details = { ...times(), ...endingFields(ending) };
+  const { ending, overran } = ended;
+  const details = { ...times(), ...endingFields(ending), reason: kept };
   if (left !== undefined) tellOrphaned(log, left, details);
-  else log.tell("released", details, () => `released '${printable(name)}' after ${details.holdSeconds} s`);
+  else
+    log.tell("released", details, () => {
+      const what = kept === undefined ? "released" : "ended under";
+      return `${what} '${printable(name)}' after ${details.holdSeconds} s${kept === undefined ? "" : `: ${kept}`}`;
+    });
+  if (overran) exit(EXIT.OVERRAN);
   exitLike(ending);
+}
+
+/** What follows a command. */
+interface Observers {
+  started: (pid?: number) => void;
+  /** Collects the signals that reach us. */
+  seen: Set<number>;
+  log: EventLog;
+  /** The fields of its events. */
+  details: () => EventFields["overran"];
 }
 
 /**
  * Starts the command and waits for its end; with `exec` becomes the command. The command inherits the lock's descriptor.
  * @throws {CommandError} when it cannot be started
  */
-function runCommand(
-  plan: RunPlan,
-  lease: FileLease,
-  started: (pid?: number) => void,
-  seen: Set<number>,
-  log: EventLog,
-): Ending {
-  const { argv, request, exec, close, verbosity } = plan;
+function runCommand(plan: RunPlan, lease: FileLease, { started, seen, log, details }: Observers): Supervised {
+  const { argv, request, exec, close, limit, verbosity } = plan;
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined };
   if (exec) {
@@ -85,10 +103,11 @@ function runCommand(
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
   const reports = verbosity.verbose || verbosity.json;
-  return supervise(pid, seen, () => {
+  const meanwhile = () => {
     lookAfterFile(lease, log);
     if (!reports) releaseStderrWith(pid);
-  });
+  };
+  return superviseFor(pid, limit, log, { seen, details, heirs: () => lease.heirs(), meanwhile });
 }
 
 function lookAfterFile(lease: FileLease, log: EventLog): void {

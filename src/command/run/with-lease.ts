@@ -24,6 +24,7 @@
 
 import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, LockLost, LockTimeout, printable } from "../../errors.ts";
+import type { EventFields } from "../../events.ts";
 import { adoptDescendants, type Ending, reapOthers } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
 import { close } from "../../os/files.ts";
@@ -41,6 +42,7 @@ import { cannotStart, recordFailedStart } from "./cannot-start.ts";
 import { ChildThread } from "./child-watcher.ts";
 import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
 import { GuardianClient } from "./guardian-client.ts";
+import { type RunLimit, tellOverran, whenOver } from "./max-runtime.ts";
 import { tellOrphaned, wasAskedToEnd } from "./orphans.ts";
 import { type Mark, ProcessTree } from "./process-tree.ts";
 import type { RemoteStore, RunPlan } from "./run-plan.ts";
@@ -74,10 +76,14 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   log.tell("acquired", { waitSeconds: waited, lockfile: main.location, token: String(main.token) }, () => {
     return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
   });
-  const { ending, lost, refused } = await runCommand(plan, holds, log);
+  const times = () => ({
+    waitSeconds: waited,
+    holdSeconds: Math.round((log.elapsed - waited) * 1000) / 1000,
+  });
+  const { ending, lost, refused, overran } = await runCommand(plan, holds, log, times);
   await holds.release();
   await store.close();
-  const held = { waitSeconds: waited, holdSeconds: Math.round((log.elapsed - waited) * 1000) / 1000 };
+  const held = times();
   if (ending instanceof CommandError) {
     recordFailedStart(ending, held, log);
     printError(ending.message);
@@ -92,7 +98,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
     return exit(EXIT.SOFTWARE);
   }
   log.tell("released", details, () => `released '${printable(name)}' after ${held.holdSeconds.toFixed(3)} s`);
-  return exitLike(ending);
+  return overran ? exit(EXIT.OVERRAN) : exitLike(ending);
 }
 
 /** Acquires both holds. A run that waits starts again when the main lock is lost before the command has begun. */
@@ -169,10 +175,17 @@ interface Outcome {
   lost?: string | undefined;
   /** Processes that could not be stopped then: their end was waited for. */
   refused?: number[] | undefined;
+  /** It was stopped because it ran too long. */
+  overran?: boolean;
 }
 
 /** Runs the command until it has ended, and every process of it where the lock was lost. */
-async function runCommand({ argv }: RunPlan, holds: Holds, log: EventLog): Promise<Outcome> {
+async function runCommand(
+  { argv, limit }: RunPlan,
+  holds: Holds,
+  log: EventLog,
+  times: () => EventFields["overran"],
+): Promise<Outcome> {
   const { main, guardian, mark } = holds;
   const watcher = await ChildThread.start();
   const marker = makeMarker();
@@ -186,12 +199,20 @@ async function runCommand({ argv }: RunPlan, holds: Holds, log: EventLog): Promi
   main.recordCommand(pid);
   const heirs = () => (marker.id === undefined ? [] : processesWith(marker.id));
   const tree = new ProcessTree({ command: pid, wrapper: process.pid, except: [guardian.pid], heirs, mark });
-  return new LeasedRun(pid, tree, holds, log).untilOver(watcher);
+  const run = new LeasedRun(pid, tree, holds, log);
+  const onoverrun = (limit: RunLimit) => tellOverran(log, limit, times());
+  using _timer = limit && whenOver(limit, () => run.overrun(limit, onoverrun));
+  return await run.untilOver(watcher);
 }
 
 /** The command of a run with a lease, and what it leaves. */
 class LeasedRun {
   #stopped: Promise<TreeEnd> | undefined;
+  readonly #ending = {
+    killAt: Number.POSITIVE_INFINITY,
+    onrefused: (pids: readonly number[]) => printError(cannotStop(this.log.name, pids)),
+  };
+  #overran = false;
 
   constructor(
     private readonly pid: number,
@@ -211,14 +232,13 @@ class LeasedRun {
     const ending = await watcher.supervise(this.pid, seen);
     // After SIGSTOP and SIGCONT, the command's end may be processed before the end of a lease.
     guardian.checkDeadline();
-    if (!this.#isLost && wasAskedToEnd(ending, seen)) {
-      watcher.forwardTo((signal) => void this.tree.signal(signal));
-      await this.#keepForHeirs(ending);
-    }
+    watcher.forwardTo((signal) => void this.tree.signal(signal));
+    if (this.#overran) await this.#stopped;
+    else if (!this.#isLost && wasAskedToEnd(ending, seen)) await this.#keepForHeirs(ending);
     clearInterval(check);
     const lost = this.#isLost ? ((main.lost.reason ?? guardian.lost.reason) as Error).message : undefined;
     const refused = [...((await this.#stopped)?.refused ?? [])];
-    return { ending, lost, refused: refused.length > 0 ? refused : undefined };
+    return { ending, lost, refused: refused.length > 0 ? refused : undefined, overran: this.#overran };
   }
 
   get #isLost(): boolean {
@@ -233,10 +253,21 @@ class LeasedRun {
   #stop(): void {
     const { main, guardian } = this.holds;
     guardian.tell({ stopping: true });
-    this.#stopped ??= endTree(this.tree, {
-      killAt: Math.min(main.deadline, clock() + main.ttl / 3) - main.ttl / 10,
-      onrefused: (pids) => printError(cannotStop(this.log.name, pids)),
-    });
+    this.#endTree(Math.min(main.deadline, clock() + main.ttl / 3) - main.ttl / 10);
+  }
+
+  /** The command has run too long: it is stopped, and the lock stays until it has ended. */
+  overrun(limit: RunLimit, tell: (limit: RunLimit) => void): void {
+    if (this.#stopped !== undefined) return;
+    this.#overran = true;
+    tell(limit);
+    this.#endTree(clock() + limit.killAfter);
+  }
+
+  /** A lock that is lost while the command is stopped leaves it less time. */
+  #endTree(killAt: number): void {
+    this.#ending.killAt = Math.min(this.#ending.killAt, killAt);
+    this.#stopped ??= endTree(this.tree, this.#ending);
   }
 
   /**

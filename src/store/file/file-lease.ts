@@ -68,6 +68,21 @@ export class FileLease implements Lease {
     this.#write();
   }
 
+  /** The open files that hold the lock: the one that was taken first, and the one at the path now. */
+  get descriptors(): number[] {
+    return [...new Set([this.open.fd, this.#place.current.fd])];
+  }
+
+  /**
+   * Leaves the lock to a process that has its descriptors and does nothing else.
+   * @param until when that ends
+   */
+  leaveTo(keeper: number, until: Date | undefined): void {
+    if (this.record !== undefined) this.record.until = until?.toISOString() ?? "stopped";
+    this.recordCommand(keeper);
+    this.closeSync();
+  }
+
   /** Gives the lock back: look, unlink, unlock, close. No failure of the file keeps the lock. */
   releaseSync(): void {
     if (this.#released) return;
