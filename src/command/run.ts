@@ -136,6 +136,10 @@ export default defineCommand({
       ["run backup -- ./backup.sh", "refuse while it runs (exit 75)"],
       ["run --wait backup -- ./backup.sh", "wait for the running job to finish"],
     ],
+    notes: [
+      "Exit status: the command's; 75: held or timed out; 64: usage; 70: lock lost",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE (man exclusive)",
+    ],
   },
   args: ARGS,
   run: ({ rawArgs }) => run(rawArgs),
@@ -158,8 +162,8 @@ export function plan(args: string[]): RunPlan {
   const { values, rest } = parseOptions(args, ARGS);
   const [name, ...tail] = rest;
   const argv = tail[0] === "--" ? tail.slice(1) : tail;
-  if (name === undefined) throw new UsageError("NAME is missing");
-  if (argv.length === 0) throw new UsageError("COMMAND is missing");
+  if (name === undefined) throw new UsageError("missing NAME");
+  if (argv.length === 0) throw new UsageError("missing COMMAND");
   const policy = values["if-held"] ?? "fail";
   const conflictStatus =
     wholeNumber("--conflict-exit-code", values["conflict-exit-code"], 255) ?? EXIT.TEMPORARY_FAILURE;

@@ -15,7 +15,7 @@ export const STORE = defineArgs({
   store: {
     type: "string",
     valueHint: "URL",
-    description: "lock in redis://…, postgres://…, mysql://… or etcd://…",
+    description: "lock in Redis, PostgreSQL, MySQL or etcd",
   },
   "store-file": {
     type: "string",
@@ -110,5 +110,5 @@ export function openStoreOf(values: LocationValues): Store {
  */
 export function requireName(operands: readonly string[]): string {
   if (operands.length === 1) return checkName(operands[0]!);
-  throw new UsageError(operands.length === 0 ? "NAME is missing" : "one NAME at a time");
+  throw new UsageError(operands.length === 0 ? "missing NAME" : "one NAME at a time");
 }

@@ -84,9 +84,9 @@ describe("a plan", () => {
 
 describe("no plan", () => {
   test.each([
-    [[], "NAME is missing"],
-    [["n"], "COMMAND is missing"],
-    [["n", "--"], "COMMAND is missing"],
+    [[], "missing NAME"],
+    [["n"], "missing COMMAND"],
+    [["n", "--"], "missing COMMAND"],
     [["--if-held", "skpi", "n", "x"], "did you mean skip?"],
     [["--log-format", "xml", "n", "x"], "--log-format takes text, json"],
     [["-E", "256", "n", "x"], "--conflict-exit-code takes a whole number up to 255"],
@@ -104,7 +104,7 @@ describe("no plan", () => {
     [["--timeout", "soon", "n", "x"], RangeError],
     [["--slots", "0", "n", "x"], TypeError],
     [["--slots", "2", "--shared", "n", "x"], TypeError],
-    [["--store", "mysql://h", "n", "x"], TypeError],
+    [["--store", "ldap://h", "n", "x"], TypeError],
     [["", "x"], TypeError],
   ])("%j", (args, error) => {
     expect(() => plan(args)).toThrow(error);
