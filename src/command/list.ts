@@ -1,11 +1,13 @@
 /** `exclusive list`: locks and their holders. */
 import { defineCommand } from "citty";
+import { printable } from "../errors.ts";
+import { defaultDirectory } from "../name.ts";
 import { dieBySignal, SIG } from "../os/signals.ts";
 import { isTerminal, windowSize } from "../os/terminal.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { DIR, openStoreOf } from "./cli/lock-options.ts";
+import { DIR, type LocationValues, lockLocation, openStoreOf } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { lockTable } from "./output/lock-table.ts";
@@ -56,8 +58,14 @@ async function list(rawArgs: string[]): Promise<number> {
   const locks = await look();
   if (values.json) print(jsonLine(locks));
   else if (locks.length > 0) write(lockTable(locks, { color: terminal }));
-  else if (terminal) printError("there are no locks");
+  else if (terminal) printError(`no locks in ${place(values)}`);
   return EXIT.OK;
+}
+
+/** The directory of the locks; a store by its URL could show a password. */
+function place(values: LocationValues): string {
+  const where = lockLocation(values);
+  return "url" in where ? "the store" : printable(where.dir ?? defaultDirectory().path);
 }
 
 type Look = () => Promise<LockStatus[]>;

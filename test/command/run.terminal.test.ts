@@ -350,14 +350,14 @@ describe.if(here)("the waiting line", () => {
     await using holder = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await holder.says("begun");
     const silent = await exclusive(["run", "-t", "0.4", "t", "--", "echo", "mine"], { dir });
-    expect(silent.stderr).toMatch(/^exclusive: gave up after .*\n$/);
+    expect(silent.stderr).toMatch(/^exclusive: timed out after .*\n$/);
     const waited = await exclusive(["run", "-vt", "1.6", "t", "--", "echo", "mine"], { dir });
     expect(waited.status).toBe(75);
     expect(waited.stderr.split("\n").slice(1)).toEqual([
       expect.stringMatching(
         /^exclusive: waiting for 't', waited 0s, giving up in 2s; held by pid \d+ for \d+s: sleep 60$/,
       ),
-      expect.stringMatching(/^exclusive: gave up after 1\.\d+ s: 't' is held by pid \d+ for \d+s: sleep 60$/),
+      expect.stringMatching(/^exclusive: timed out after 1s: 't' is held by pid \d+ for \d+s: sleep 60$/),
       "",
     ]);
   });

@@ -6,7 +6,8 @@ import type { Verbosity } from "../output/event-log.ts";
 /** A store that is not a directory of this machine. */
 export interface RemoteStore {
   url: string;
-  ttl: string | undefined;
+  /** In milliseconds. */
+  ttl: number | undefined;
 }
 
 export interface RunPlan {
