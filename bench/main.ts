@@ -1,6 +1,6 @@
 /**
  * `bun run bench [--quick] [--base DIR] [SECTION...]`: measures and prints a table. A complete run also writes
- * `bench/results.json`, the chart drawn from it, and the numbers in the README. A run of some sections, with `--quick` or
+ * `bench/results.json`, the chart drawn from it, and the numbers in docs/speed.md. A run of some sections, with `--quick` or
  * with `--base` writes nothing. `--base` is another checkout to compare with, whose
  * packages are installed and whose `dist/exclusive` is built.
  */
@@ -65,12 +65,12 @@ if (!quick && base === undefined && named.length === 0) await publish(results);
 async function publish(results: Results): Promise<void> {
   await Bun.write(join(here, "results.json"), `${JSON.stringify(results, null, 2)}\n`);
   await Bun.write(join(here, "results.svg"), draw(results));
-  await fill(join(here, "../README.md"), summary(results));
+  await fill(join(here, "../docs/speed.md"), summary(results));
   await fill(
     join(here, "README.md"),
     `${results.machine}, Bun ${results.versions.bun}, ${results.made.slice(0, 10)}\n\n${table(results.figures)}\n\n${targetTable(results.targets)}`,
   );
-  command(["node_modules/.bin/biome", "check", "--write", "README.md", "bench"], join(here, ".."));
+  command(["node_modules/.bin/biome", "check", "--write", "docs/speed.md", "bench"], join(here, ".."));
 }
 
 /** Replaces the text between the two markers. */
@@ -82,7 +82,7 @@ async function fill(file: string, text: string): Promise<void> {
   await Bun.write(file, `${old.slice(0, from)}${begin}\n\n${text}\n\n${old.slice(to)}`);
 }
 
-/** The table in the README. */
+/** The table in docs/speed.md. */
 function summary({ figures }: Results): string {
   const of = (section: string, name: string, unit: string) => {
     const found = figures.find((f) => f.section === section && f.name === name && f.unit === unit);
@@ -97,6 +97,6 @@ function summary({ figures }: Results): string {
     `| handed over to a waiter | ${of("handover", "library, clean", "ms")} | after SIGKILL: ${of("handover", "library, after SIGKILL", "ms")} |`,
     `| memory of a wrapped command | ${of("holding", "exclusive run: resident", "MiB")} | with \`--exec\`: no wrapper stays |`,
     "",
-    "Medians, and the middle half of the samples. [bench/README.md](bench/README.md) has all of them, and what they mean.",
+    "Medians, and the middle half of the samples. [bench/README.md](../bench/README.md) has all of them, and what they mean.",
   ].join("\n");
 }

@@ -1,4 +1,4 @@
-/** Draws the chart of the README from `results.json`: `bun bench/svg.ts`. */
+/** Draws the chart of docs/speed.md from `results.json`: `bun bench/svg.ts`. */
 import type { Figure, Results } from "./figures.ts";
 
 const WIDTH = 800;

@@ -3,7 +3,7 @@
  *
  * `Lock` and `exclusive run` are the callers.
  */
-import { type Duration, milliseconds } from "./duration.ts";
+import { type Duration, withUnit } from "./duration.ts";
 import {
   CannotAcquireLock,
   EndlessWait,
@@ -70,7 +70,7 @@ export function requestFor({ name, shared, label, slots, file }: RequestOptions)
   if (slots !== undefined && !(Number.isInteger(slots) && slots >= 1 && slots <= 64))
     throw new WrongArgument(`slots must be a whole number from 1 to 64, not ${slots}`);
   if (slots !== undefined && (file !== undefined || shared))
-    throw new WrongArgument("slots goes with neither file nor shared");
+    throw new WrongArgument("slots cannot be combined with file or shared");
   return { name, mode: shared ? "shared" : "exclusive", label, slots };
 }
 
@@ -121,7 +121,7 @@ export async function acquire<L extends Lease>(
 ): Promise<L> {
   const { signal, coalesce = false } = options;
   signal?.throwIfAborted();
-  const given = options.timeout === undefined ? undefined : milliseconds(options.timeout);
+  const given = options.timeout === undefined ? undefined : withUnit(options.timeout);
   const waits = options.wait || (given !== undefined && given > 0);
   const timeout = given === Number.POSITIVE_INFINITY ? undefined : given;
   using deadline = timeout === undefined ? undefined : new Deadline(timeout);

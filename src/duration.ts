@@ -1,6 +1,6 @@
 /** Durations: reading them, and writing them for people. */
 
-/** A length of time: a number of milliseconds, or text such as `"500ms"`, `"30s"`, `"1h30m"`, `"30"` (seconds). */
+/** A length of time: a number of milliseconds, or text with units such as `"500ms"`, `"30s"`, `"1h30m"`. */
 export type Duration = number | string;
 
 /** Text that is not a duration, or one out of range. The class tells it from a `RangeError` of the engine, which is a bug. */
@@ -10,7 +10,25 @@ const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000,
 const PART = /(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h|d)/gy;
 
 /**
- * Returns the milliseconds of a duration.
+ * Returns the milliseconds of a duration in a program, where 30 is milliseconds and `"30"` would be seconds.
+ * @throws {RangeError} for text without a unit, and as `milliseconds`
+ */
+export function withUnit(duration: Duration): number {
+  const number = Number(duration);
+  if (
+    typeof duration === "string" &&
+    duration.trim() !== "" &&
+    number > 0 &&
+    number < Number.POSITIVE_INFINITY
+  )
+    throw new WrongDuration(
+      `a duration in text needs a unit: "${duration.trim()}s", not "${duration.trim()}"`,
+    );
+  return milliseconds(duration);
+}
+
+/**
+ * Returns the milliseconds of a duration on a command line, where a number without a unit is seconds.
  * @throws {RangeError} when the text is not a duration, or the number is negative
  */
 export function milliseconds(duration: Duration): number {
@@ -27,7 +45,7 @@ export function milliseconds(duration: Duration): number {
     end += part.length;
   }
   if (end === 0 || end !== text.length) {
-    throw new WrongDuration(`not a duration: '${duration}' (say 500ms, 30s, 5m, 1h30m, or seconds: 30)`);
+    throw new WrongDuration(`not a duration: '${duration}' (examples: 500ms, 30s, 5m, 1h30m)`);
   }
   return total;
 }

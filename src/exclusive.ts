@@ -48,7 +48,13 @@ export function exclusive(
 }
 
 const OLD_DECORATOR =
-  "exclusive() decorates methods, by standard decorators: remove experimentalDecorators from tsconfig.json";
+  "exclusive() decorates methods, by standard decorators: remove experimentalDecorators from tsconfig.json, and use Bun 1.4.5 or later";
+
+/** Standard decorators say what they decorate; those of `experimentalDecorators` pass a property's name instead. */
+const wrongKind = (kind: unknown) =>
+  typeof kind === "string"
+    ? `exclusive() decorates methods, not a ${kind}: call it inside a method, or wrap a function`
+    : OLD_DECORATOR;
 
 const AsyncFunction = (async () => {}).constructor;
 const GeneratorFunction = function* () {}.constructor;
@@ -57,7 +63,7 @@ const AsyncGeneratorFunction = async function* () {}.constructor;
 function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?: unknown): F {
   const kind = (context as ClassMethodDecoratorContext | undefined)?.kind;
   if (typeof fn !== "function" || (context !== undefined && kind !== "method"))
-    throw new TypeError(OLD_DECORATOR);
+    throw new TypeError(wrongKind(kind));
   if (fn instanceof GeneratorFunction || fn instanceof AsyncGeneratorFunction)
     throw new TypeError("exclusive(): the body of a generator runs after the call, and so without the lock");
   const { wait, timeout, coalesce, signal } = options;

@@ -105,6 +105,8 @@ const settled = (text: string) =>
     .replaceAll(box.file("locks"), "/var/lock")
     .replace(/\bpid \d+/g, "pid N")
     .replace(/\bfor \d+[smhd]( \d+[smhd])?/g, "for T")
+    .replace(/ {2,}/g, "  ") // columns are as wide as their widest cell
+    .replace(/\bheld {2}\d+ {2}\w+ {2}\d+[smhd]( \d+[smhd])?/g, "held  N  USER  T")
     .trim();
 
 /** A session: each `$ ` line is typed, and must print the lines below it. */

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { milliseconds } from "../src/duration.ts";
+import { milliseconds, withUnit } from "../src/duration.ts";
 
 test.each([
   [0, 0],
@@ -38,4 +38,20 @@ test.each([
   "5S",
 ])("%p is refused", (duration) => {
   expect(() => milliseconds(duration)).toThrow(RangeError);
+});
+
+test.each(["2", "30", "1.5", " 2 "])("in a program %p is refused: 2 is milliseconds there", (text) => {
+  expect(() => withUnit(text)).toThrow(
+    `a duration in text needs a unit: "${text.trim()}s", not "${text.trim()}"`,
+  );
+});
+
+test.each([
+  [2, 2],
+  [0, 0],
+  ["0", 0],
+  ["2s", 2000],
+  ["2ms", 2],
+] as const)("in a program %p is %p ms", (duration, expected) => {
+  expect(withUnit(duration)).toBe(expected);
 });

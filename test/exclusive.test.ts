@@ -225,6 +225,12 @@ describe("as a decorator", () => {
     expect(await startScript(code, dir).result).toMatchObject({ stdout: `true ${first.pid}\n` });
   });
 
+  test.each(["class", "getter", "setter", "field", "accessor"])("a %s is refused by its kind", (kind) => {
+    const decorate = exclusive({ name: "t" }) as (...args: unknown[]) => unknown;
+    expect(() => decorate(class {}, { kind })).toThrow(`exclusive() decorates methods, not a ${kind}`);
+    expect(() => decorate(undefined, { kind })).toThrow(`exclusive() decorates methods, not a ${kind}`);
+  });
+
   test("legacy decorators, and anything but a method, are refused with advice", () => {
     class Plain {
       work() {}

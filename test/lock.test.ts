@@ -337,9 +337,9 @@ describe("shared, slots, keep, file", () => {
     expect(readFileSync(dir.file("data"), "utf8")).toBe("precious");
     expect(dir.list()).toEqual(["data"]);
     symlinkSync("loop", dir.file("loop"));
-    for (const file of ["none", "loop"]) // no word of --dir, which does not go with a file that is named
+    for (const file of ["none", "loop"]) // no word of another directory: this file was named
       expect(() => new Lock({ name: "t", file: dir.file(file) }).acquireSync()).toThrow(
-        /\(--file takes a file or directory that exists and can be read\)$/,
+        /\(file must name a file or directory that exists and can be read\)$/,
       );
   });
 });

@@ -24,12 +24,32 @@ export async function loadCommand(name: string): Promise<Command | undefined> {
   return Object.hasOwn(COMMANDS, name) ? ((await COMMANDS[name]!()) as Command) : undefined;
 }
 
+/** What other programs call the commands. */
+const ALSO: Record<string, string> = {
+  ls: "list",
+  ps: "status",
+  show: "status",
+  kill: "stop",
+  unlock: "stop",
+  release: "stop",
+  lock: "run",
+  exec: "run",
+  check: "doctor",
+  log: "history",
+  version: "--version",
+};
+
 /** The error for a name that is no command, with the name that was probably meant. */
 export function unknownCommand(name: string): UsageError {
-  if (name === "") return new UsageError("COMMAND is missing");
-  const what = name.startsWith("-") ? "option" : "command";
-  const meant = suggestion(name, [...Object.keys(COMMANDS), "help", "--help", "--version"]);
-  return new UsageError(`unknown ${what} '${printable(name)}'${meant}`);
+  if (name === "") return new UsageError("missing COMMAND");
+  if (name.startsWith("-")) {
+    const near = suggestion(name, ["--help", "--version"]);
+    const hint = near || " (options go after the command, as in exclusive run --wait)";
+    return new UsageError(`unknown option '${printable(name)}'${hint}`);
+  }
+  const also = Object.hasOwn(ALSO, name) ? ` (did you mean ${ALSO[name]}?)` : undefined;
+  const meant = also ?? suggestion(name, [...Object.keys(COMMANDS), "help"]);
+  return new UsageError(`unknown command '${printable(name)}'${meant}`);
 }
 
 /** Loads every definition, in the order of the overview. */

@@ -1,5 +1,6 @@
 /** Picks the command, or the flock(1) front end when the program was called as `flock`. */
 import { printable } from "../errors.ts";
+import { write } from "../os/files.ts";
 import { isCompiled } from "../os/self.ts";
 import { unblockSignals } from "../os/signal-mask.ts";
 import { BECOME, become } from "../os/spawn.ts";
@@ -27,6 +28,7 @@ async function asFlock(): Promise<number> {
 }
 
 async function other(): Promise<number> {
+  if (process.argv.length <= 2) return help([]);
   switch (name) {
     case "--version":
     case "-V":
@@ -75,7 +77,7 @@ async function fail(error: unknown): Promise<number> {
   if (status === undefined) return bug(error);
   const { message } = error as Error;
   printError(status === EXIT.CANNOT_RUN ? `cannot run here: ${printable(message)}` : printable(message));
-  if (error instanceof UsageError) printError(`usage: ${await usageOf(name)}`);
+  if (error instanceof UsageError) write(2, `Usage: ${await usageOf(name)}\n`);
   return status;
 }
 

@@ -3,11 +3,13 @@ import { defineCommand } from "citty";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
 import { overview, page } from "./cli/help.ts";
+import { parseOptions } from "./cli/options.ts";
 import { loadCommand, loadCommands, unknownCommand } from "./commands.ts";
 import { print } from "./output/print.ts";
 
 const ARGS = defineArgs({
   command: { type: "positional", required: false, description: "the command to describe" },
+  all: { type: "boolean", alias: "a", description: "every option, the rare ones too" },
 });
 
 /** Hidden: the overview names `--help` instead. */
@@ -16,20 +18,25 @@ export default defineCommand({
     name: "help",
     description: "show this overview, or how a command is used",
     hidden: true,
-    examples: [["help run", "as run --help"]],
+    examples: [
+      ["help run", "as run --help"],
+      ["help --all run", "every option of it"],
+    ],
   },
   args: ARGS,
-  run: ({ rawArgs: [topic] }) => help(topic),
+  run: ({ rawArgs }) => help(rawArgs),
 });
 
 /** @throws {UsageError} when there is no such command */
-async function help(topic = "help"): Promise<number> {
+async function help(rawArgs: string[]): Promise<number> {
+  const { values, rest } = parseOptions(rawArgs, ARGS);
+  const topic = rest[0] ?? "help";
   if (topic === "help") {
     print(overview(await loadCommands()));
     return EXIT.OK;
   }
   const command = await loadCommand(topic);
   if (command === undefined) throw unknownCommand(topic);
-  print(page(command));
+  print(page(command, values.all));
   return EXIT.OK;
 }

@@ -1,11 +1,13 @@
 /** `exclusive list`: locks and their holders. */
 import { defineCommand } from "citty";
+import { printable } from "../errors.ts";
+import { defaultDirectory } from "../name.ts";
 import { dieBySignal, SIG } from "../os/signals.ts";
 import { isTerminal, windowSize } from "../os/terminal.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { DIR, openStoreOf } from "./cli/lock-options.ts";
+import { DIR, type LocationValues, lockLocation, openStoreOf } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { lockTable } from "./output/lock-table.ts";
@@ -55,9 +57,25 @@ async function list(rawArgs: string[]): Promise<number> {
   if (values.watch) return watch(look, values.json === true, terminal);
   const locks = await look();
   if (values.json) print(jsonLine(locks));
-  else if (locks.length > 0) write(lockTable(locks, { color: terminal }));
-  else if (terminal) printError("there are no locks");
+  else if (locks.length > 0)
+    write(
+      lockTable(locks, { color: isColored(terminal), width: terminal ? windowSize(1).columns : undefined }),
+    );
+  else if (terminal) printError(`no locks in ${place(values)}`);
   return EXIT.OK;
+}
+
+/** Colors for a terminal that has them. `NO_COLOR` (no-color.org) and `CLICOLOR_FORCE` (bixense.com/clicolors) decide first. */
+function isColored(terminal: boolean): boolean {
+  const { NO_COLOR, CLICOLOR_FORCE } = process.env;
+  if (NO_COLOR) return false;
+  return terminal || (!!CLICOLOR_FORCE && CLICOLOR_FORCE !== "0");
+}
+
+/** The directory of the locks; a store by its URL could show a password. */
+function place(values: LocationValues): string {
+  const where = lockLocation(values);
+  return "url" in where ? "the store" : printable(where.dir ?? defaultDirectory().path);
 }
 
 type Look = () => Promise<LockStatus[]>;
@@ -107,7 +125,9 @@ async function watchLive(look: Look): Promise<never> {
   for (;;) {
     const locks = await look();
     const { columns, rows } = windowSize(1);
-    const lines = lockTable(locks, { color: true, width: columns }).split("\n").slice(0, -1);
+    const lines = lockTable(locks, { color: isColored(true), width: columns })
+      .split("\n")
+      .slice(0, -1);
     const room = Math.max(2, rows - 1);
     if (lines.length > room) {
       const left = lines.length - room + 1;

@@ -2,7 +2,7 @@
 
 import { defineCommand } from "citty";
 import { requestFor } from "../acquire.ts";
-import { limitInWords, milliseconds } from "../duration.ts";
+import { humanDuration, limitInWords, milliseconds } from "../duration.ts";
 import {
   CannotAcquireLock,
   EndlessWait,
@@ -22,6 +22,7 @@ import { parseOptions } from "./cli/options.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
 import { printError } from "./output/print.ts";
+import { operands } from "./run/operands.ts";
 import { isOverdue } from "./run/overdue.ts";
 import type { RunPlan } from "./run/run-plan.ts";
 import { TIMES, timesOf } from "./run/run-times.ts";
@@ -139,6 +140,10 @@ export default defineCommand({
       ["run backup -- ./backup.sh", "refuse while it runs (exit 75)"],
       ["run --wait backup -- ./backup.sh", "wait for the running job to finish"],
     ],
+    notes: [
+      "Exit status: the command's; 75: held or timed out; 64: usage; 70: lock lost",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE (man exclusive)",
+    ],
   },
   args: ARGS,
   run: ({ rawArgs }) => run(rawArgs),
@@ -159,25 +164,24 @@ export function run(args: string[]): Promise<number> {
  */
 export function plan(args: string[]): RunPlan {
   const { values, rest } = parseOptions(args, ARGS);
-  const [name, ...tail] = rest;
-  const argv = tail[0] === "--" ? tail.slice(1) : tail;
-  if (name === undefined) throw new UsageError("NAME is missing");
-  if (argv.length === 0) throw new UsageError("COMMAND is missing");
   const policy = values["if-held"] ?? "fail";
   const conflictStatus =
     wholeNumber("--conflict-exit-code", values["conflict-exit-code"], 255) ?? EXIT.TEMPORARY_FAILURE;
-  const { label, keep, file, shared, quiet, verbose, ttl } = values;
+  const { label, keep, file, shared, quiet, verbose } = values;
   if (policy === "coalesce" && file !== undefined)
-    throw new UsageError("--if-held coalesce does not go with --file");
+    throw new UsageError("--if-held coalesce cannot be combined with --file");
   if (policy === "replace" && values.slots !== undefined)
-    throw new UsageError("--if-held replace does not go with --slots");
+    throw new UsageError("--if-held replace cannot be combined with --slots");
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
   const where = lockLocation(values);
+  const ttl = values.ttl === undefined ? undefined : milliseconds(values.ttl);
   const slots = wholeNumber("--slots", values.slots, 64);
   if ("url" in where && values.exec)
-    throw new UsageError("--exec does not go with a store: somebody must stay and renew the lease");
+    throw new UsageError("--exec cannot be combined with a store: a wrapper must stay to renew the lease");
   if (values.exec && values.close)
-    throw new UsageError("--close does not go with --exec: no process would be left that has the lock");
+    throw new UsageError("--close cannot be combined with --exec: no process would have the lock");
+  // Last: a value that is NAME or COMMAND by mistake is reported as what it is.
+  const { name, argv } = operands(args, rest, ARGS, values.wait);
   return {
     argv,
     ...timesOf(values, policy, "url" in where),
@@ -261,7 +265,7 @@ function reportRefusal(error: CannotAcquireLock, plan: RunPlan, log: EventLog): 
     if (endless) return `${error.message}${error.inherited ? "; use --inherit" : ""}`;
     if (policy === "replace" && !late) return error.message; // why the holder was not stopped
     return late
-      ? `gave up after ${log.elapsed} s: ${describeHeld(name, holder)}`
+      ? `timed out after ${humanDuration(log.elapsed * 1000)}: ${describeHeld(name, holder)}`
       : describeHeld(name, holder);
   });
   return conflictStatus;

@@ -12,7 +12,7 @@ import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { nearest } from "./cli/suggest.ts";
+import { suggestion } from "./cli/suggest.ts";
 import { describeHeld } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
@@ -90,11 +90,11 @@ function inWords({ stopped, left, strangers, unseen }: Stopped, now: LockStatus)
 
 /** The number of a signal, by its name or number. @throws {UsageError} when there is no such signal */
 function signalNumber(text: string): number {
-  const names = Object.keys(constants.signals);
   const name = `SIG${text.toUpperCase().replace(/^SIG/, "")}`;
   const numbers: readonly number[] = Object.values(constants.signals);
   if (Object.hasOwn(constants.signals, name)) return constants.signals[name as NodeJS.Signals];
   if (/^\d+$/.test(text) && numbers.includes(Number(text))) return Number(text);
-  const meant = nearest(name, names)?.slice(3);
-  throw new UsageError(`no such signal: '${printable(text)}'${meant ? ` (did you mean ${meant}?)` : ""}`);
+  const names = Object.keys(constants.signals).map((signal) => signal.slice(3));
+  const meant = suggestion(name.slice(3), names) || ` (one of ${names.join(", ")}, or a number)`;
+  throw new UsageError(`no such signal: '${printable(text)}'${meant}`);
 }

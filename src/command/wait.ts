@@ -6,7 +6,7 @@
  * that instant only: it may be held again when the next command runs. To take it, use `run --wait`.
  */
 import { defineCommand } from "citty";
-import { milliseconds } from "../duration.ts";
+import { humanDuration, milliseconds } from "../duration.ts";
 import { LockFileError, printable } from "../errors.ts";
 import { endlessWait } from "../store/inheritance.ts";
 import { statusWithSlots } from "../store/look-up.ts";
@@ -78,7 +78,9 @@ async function wait(rawArgs: string[]): Promise<number> {
   if (values.json) print(jsonLine({ ...new Describer().describe(found), waited: log.elapsed }));
   if (found.state === "free") return EXIT.OK;
   if (!values.quiet)
-    printError(`gave up after ${log.elapsed} s: '${printable(name)}' is held${describeHolder(found.holder)}`);
+    printError(
+      `timed out after ${humanDuration(log.elapsed * 1000)}: '${printable(name)}' is held${describeHolder(found.holder)}`,
+    );
   return EXIT.TEMPORARY_FAILURE;
 }
 

@@ -79,11 +79,11 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
 export async function openEngine(url: string, options: StoreOptions = {}): Promise<Store<TimedLease>> {
   const load = ENGINES[schemeOf(checkStoreUrl(url))];
   if (load === undefined) throw new TypeError("a directory of lock files is not a remote store");
-  const [{ DEFAULT_TTL }, { milliseconds, WrongDuration }] = await Promise.all([
+  const [{ DEFAULT_TTL }, { withUnit, WrongDuration }] = await Promise.all([
     import("./lease.ts"),
     import("../duration.ts"),
   ]);
-  const ttl = options.ttl === undefined ? DEFAULT_TTL : milliseconds(options.ttl);
+  const ttl = options.ttl === undefined ? DEFAULT_TTL : withUnit(options.ttl);
   if (!(ttl >= MIN_TTL && ttl <= MAX_TTL)) throw new WrongDuration("ttl must be from 1s to 1d");
   const notice = options.notice ?? ((message) => console.error(`exclusive: ${message}`));
   const { open } = await load();

@@ -267,6 +267,12 @@ test("colors in a terminal, none with NO_COLOR or in a pipe", async () => {
     expect(shown.output.includes("\x1b[")).toBe(colored);
   }
   expect((await list(dir)).stdout).not.toContain("\x1b");
+  for (const [env, colored] of [
+    [{ CLICOLOR_FORCE: "1" }, true],
+    [{ CLICOLOR_FORCE: "0" }, false],
+    [{ CLICOLOR_FORCE: "1", NO_COLOR: "1" }, false],
+  ] as const)
+    expect((await exclusive(["list"], { dir, env })).stdout.includes("\x1b[")).toBe(colored);
 });
 
 test("--watch outside a terminal: the whole table again for each change; with --json one array a line", async () => {

@@ -23,15 +23,15 @@ test.each([
   [["--versoin"], "unknown option '--versoin' (did you mean --version?)", "exclusive COMMAND"],
   [["constructor"], "unknown command 'constructor'", "exclusive COMMAND"],
   [["\x1b[31m"], "unknown command '\\x1b[31m'", "exclusive COMMAND"],
-  [[], "COMMAND is missing", "exclusive COMMAND"],
+  [[""], "missing COMMAND", "exclusive COMMAND"],
   [["help", "lst"], "unknown command 'lst' (did you mean list?)", "exclusive COMMAND"],
   [
     ["run", "--wiat", "job", "true"],
     "unknown option --wiat (did you mean --wait?)",
     "exclusive run [OPTION...] NAME",
   ],
-  [["run"], "NAME is missing", "exclusive run [OPTION...] NAME"],
-  [["run", "job"], "COMMAND is missing", "exclusive run [OPTION...] NAME"],
+  [["run"], "missing NAME", "exclusive run [OPTION...] NAME"],
+  [["run", "job"], "missing COMMAND", "exclusive run [OPTION...] NAME"],
   [
     ["stop", "--grce", "1s", "job"],
     "unknown option --grce (did you mean --grace?)",
@@ -44,5 +44,5 @@ test.each([
   expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
   const [first, second] = stderr.split("\n");
   expect(first).toBe(`exclusive: ${message}`);
-  expect(second).toStartWith(`exclusive: usage: ${usage}`);
+  expect(second).toStartWith(`Usage: ${usage}`);
 });

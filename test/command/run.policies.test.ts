@@ -413,9 +413,9 @@ test("wrong usage: 64, the mistake and a suggestion", async () => {
     [["--timeout", "soon", "t", "true"], "soon"],
     [["--slots", "2", "--shared", "t", "true"], "shared"],
     [["--if-held", "coalesce", "--file", "/", "t", "true"], "--file"],
-    [["t"], "COMMAND is missing"],
-    [["t", "--"], "COMMAND is missing"],
-    [[], "NAME is missing"],
+    [["t"], "missing COMMAND"],
+    [["t", "--"], "missing COMMAND"],
+    [[], "missing NAME"],
     [["", "true"], "name"],
   ] as const) {
     const result = await exclusive(["run", ...args], { dir });

@@ -238,17 +238,17 @@ describe("the command line", () => {
   test.each([
     [["run", "--wiat", "t", "--", "true"], "unknown option --wiat (did you mean --wait?)"],
     [["run", "-X", "t", "--", "true"], "unknown option -X"],
-    [["run", "t"], "COMMAND is missing"],
-    [["run", "t", "--"], "COMMAND is missing"],
-    [["run"], "NAME is missing"],
+    [["run", "t"], "missing COMMAND"],
+    [["run", "t", "--"], "missing COMMAND"],
+    [["run"], "missing NAME"],
     [["run", "", "--", "true"], "must not be empty"],
     [["run", "--timeout", "soon", "t", "--", "true"], "not a duration: 'soon'"],
     [["run", "--timeout"], "--timeout needs a value"],
     [["run", "--wait=yes", "t", "--", "true"], "--wait takes no value"],
     [["run", "--slots", "0", "t", "--", "true"], "slots"],
     [["rum", "t", "--", "true"], "unknown command 'rum' (did you mean run?)"],
-    [[], "COMMAND is missing"],
-    [["status"], "NAME is missing"],
+    [[""], "missing COMMAND"],
+    [["status"], "missing NAME"],
     [["path", "a", "b"], "one NAME at a time"],
   ])("%j exits 64 with what was wrong", async (args, text) => {
     using dir = new TempDir();
@@ -263,7 +263,7 @@ describe("the command line", () => {
 test.each([["run --wiat t -- true"], ["run t"], ["run"]])("%p shows the usage line", async (line) => {
   const { status, stderr } = await exclusive(line.split(" "));
   expect(status).toBe(64);
-  expect(stderr).toEndWith("\nexclusive: usage: exclusive run [OPTION...] NAME [--] COMMAND [ARG...]\n");
+  expect(stderr).toEndWith("\nUsage: exclusive run [OPTION...] NAME [--] COMMAND [ARG...]\n");
 });
 
 test("a wrapper that gets SIGTERM leaves nothing behind", async () => {

@@ -120,7 +120,7 @@ test("--quiet: the exit status alone", async () => {
 
 test("wrong usage", async () => {
   using dir = new TempDir();
-  expect(await status(dir)).toMatchObject({ status: 64, stderr: expect.stringContaining("NAME is missing") });
+  expect(await status(dir)).toMatchObject({ status: 64, stderr: expect.stringContaining("missing NAME") });
   expect(await status(dir, "a", "b")).toMatchObject({ status: 64 });
   expect(await status(dir, "")).toMatchObject({
     status: 64,

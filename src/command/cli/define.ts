@@ -11,6 +11,8 @@ declare module "citty" {
   interface CommandMeta {
     /** Shown first by `--help`. */
     examples?: readonly Example[];
+    /** Lines below the options of `--help`. */
+    notes?: readonly string[];
   }
 }
 
@@ -19,7 +21,7 @@ export type Arg = ArgDef & { alias?: string | string[]; options?: string[]; deta
 
 /** A definition as every command of this program has it: citty allows each part to be absent, or a function. */
 export interface Command {
-  meta: Required<Pick<CommandMeta, "name" | "description" | "examples">>;
+  meta: Required<Pick<CommandMeta, "name" | "description" | "examples">> & Pick<CommandMeta, "notes">;
   args: Record<string, Arg>;
   run: (context: CommandContext) => number | Promise<number>;
 }

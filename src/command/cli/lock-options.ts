@@ -15,7 +15,7 @@ export const STORE = defineArgs({
   store: {
     type: "string",
     valueHint: "URL",
-    description: "lock in redis://…, postgres://…, mysql://… or etcd://…",
+    description: "lock in Redis, PostgreSQL, MySQL or etcd",
   },
   "store-file": {
     type: "string",
@@ -64,6 +64,7 @@ export interface LocationValues {
   dir?: string;
   file?: string;
   keep?: true;
+  ttl?: string;
 }
 
 /** Where locks live: a directory of this machine (undefined: the default one), or a store by its URL. */
@@ -79,12 +80,15 @@ export function lockLocation(values: LocationValues): LockLocation {
   const { store, dir, file, keep } = values;
   const from = values["store-file"];
   if (store !== undefined && from !== undefined)
-    throw new UsageError("--store and --store-file exclude each other");
+    throw new UsageError("--store cannot be combined with --store-file");
+  if (dir !== undefined && file !== undefined) throw new UsageError("--dir cannot be combined with --file");
   const local = dir !== undefined ? "--dir" : file !== undefined ? "--file" : keep ? "--keep" : undefined;
   const named = store ?? (from === undefined ? undefined : readUrl(from));
   if (named !== undefined && local !== undefined)
-    throw new UsageError(`${local} is for locks in files: it does not go with a store`);
+    throw new UsageError(`${local} is for locks in files: it cannot be combined with a store`);
   const url = named ?? (local === undefined ? process.env.EXCLUSIVE_STORE || undefined : undefined);
+  if (url === undefined && values.ttl !== undefined)
+    throw new UsageError("--ttl is for locks in a store: it needs --store or EXCLUSIVE_STORE");
   if (url === undefined) return { dir };
   const directory = directoryOf(checkStoreUrl(url));
   return directory === undefined ? { url } : { dir: directory };
@@ -110,5 +114,5 @@ export function openStoreOf(values: LocationValues): Store {
  */
 export function requireName(operands: readonly string[]): string {
   if (operands.length === 1) return checkName(operands[0]!);
-  throw new UsageError(operands.length === 0 ? "NAME is missing" : "one NAME at a time");
+  throw new UsageError(operands.length === 0 ? "missing NAME" : "one NAME at a time");
 }

@@ -7,7 +7,7 @@ import { close, O, open } from "../../os/files.ts";
 import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import { ourselves } from "../../os/self.ts";
 import { dieBySignal, SIG } from "../../os/signals.ts";
-import { EXIT } from "../cli/exit-status.ts";
+import { EXIT, UsageError } from "../cli/exit-status.ts";
 import { type Check, PATIENCE_MS, report } from "./checks.ts";
 import { type FileSystem, fileSystemOf } from "./file-system.ts";
 
@@ -45,6 +45,7 @@ function makeRoom(dir: string): Disposable & { path: string } {
   try {
     path = mkdtempSync(`${dir}/exclusive-doctor-`);
   } catch (error) {
+    if (codeOf(error) === "ENOTDIR") throw new UsageError(`not a directory: ${dir}`);
     throw systemError("open", dir, codeOf(error), { doing: "make files in" });
   }
   return { path, [Symbol.dispose]: leave };

@@ -41,11 +41,11 @@ export function showWaiting(
   let restore: (() => void) | undefined;
 
   const line = () => {
-    const left =
-      deadline === undefined ? "" : `, giving up in ${humanDuration(deadline - performance.now() + 999)}`;
+    const waited = humanDuration(performance.now() - begun);
+    const limit = deadline === undefined ? "" : ` of ${humanDuration(deadline - begun)}`;
     const held = holder === null ? "just released" : `held${describeHolder(holder)}`;
     // The variable-length part comes last, because the line is cut to the terminal's width.
-    return `waiting for '${printable(lock.name)}', waited ${humanDuration(performance.now() - begun)}${left}; ${held}`;
+    return `waiting for '${printable(lock.name)}' (${waited}${limit}), ${held}`;
   };
   const show = () => {
     if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);

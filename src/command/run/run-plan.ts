@@ -7,7 +7,8 @@ import type { RunLimit } from "./max-runtime.ts";
 /** A store that is not a directory of this machine. */
 export interface RemoteStore {
   url: string;
-  ttl: string | undefined;
+  /** In milliseconds. */
+  ttl: number | undefined;
 }
 
 export interface RunPlan {

@@ -167,29 +167,29 @@ function checkLockFile(path: string, { regular, links }: FileStatus): void {
       ? "the file in its place has other links"
       : undefined;
   if (found === undefined) return;
-  const reason = `${found}; remove it or use another --dir`;
+  const reason = `${found}; remove it or use another directory`;
   throw new LockFileError(`cannot lock ${printable(path)}: ${reason}`, "EINVAL", "open", path);
 }
 
 const HINTS: Partial<Record<Code, string>> = {
-  ENOENT: "make the directory, or name another with --dir",
-  EACCES: "name a directory that you may write with --dir or EXCLUSIVE_DIR",
-  EROFS: "is this a sandbox? permit writing there, or name another directory with --dir or EXCLUSIVE_DIR",
-  ELOOP: "a symbolic link is in its place; remove it or use another --dir",
-  EISDIR: "a directory is in its place; remove it or use another --dir",
-  ENAMETOOLONG: "name a directory with a shorter path, without NUL bytes",
+  ENOENT: "make the directory, or use another one",
+  EACCES: "use a directory that you may write (EXCLUSIVE_DIR names one)",
+  EROFS: "is this a sandbox? permit writing there, or use another directory (EXCLUSIVE_DIR names one)",
+  ELOOP: "a symbolic link is in its place; remove it or use another directory",
+  EISDIR: "a directory is in its place; remove it or use another directory",
+  ENAMETOOLONG: "use a directory with a shorter path, without NUL bytes",
 };
 
 export function openError({ path, givenByUser }: LockFile, code: Code): LockFileError {
   return systemError("open", path, code, { hint: givenByUser ? NAMED_HINT : hintFor(path, code) });
 }
 
-const NAMED_HINT = "--file takes a file or directory that exists and can be read";
+const NAMED_HINT = "file must name a file or directory that exists and can be read";
 
 function hintFor(path: string, code: Code): string | undefined {
   const there = code === "EACCES" ? files.lstat(path) : code;
   if (typeof there === "string") return HINTS[code];
-  return `it is a file of the user with id ${there.uid}, who lets nobody else read it: that user or root can remove it; or use another --dir`;
+  return `owned by user ${there.uid} and not readable by you: that user or root can remove it; or use another directory`;
 }
 
 export function lockError(path: string, code: Code): LockFileError {

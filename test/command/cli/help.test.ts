@@ -19,18 +19,27 @@ describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
     expect(lines.filter((line) => line.length > 80)).toEqual([]);
   });
 
-  test("examples first, then how it is called, then each option", async () => {
+  test("usage first, then what it does, then examples", async () => {
     const { stdout } = await page();
-    const { args, meta } = (await loadCommand(name))!;
-    const places = [`exclusive ${meta.examples[0]![0]}`, `Usage: exclusive ${name}`].map((text) =>
+    const { meta } = (await loadCommand(name))!;
+    expect(stdout).toStartWith(`Usage: exclusive ${name}`);
+    const places = [meta.description.slice(1), `  exclusive ${meta.examples[0]![0]}`].map((text) =>
       stdout.indexOf(text),
     );
     expect(places).toEqual(places.toSorted((a, b) => a - b));
     expect(places[0]).toBeGreaterThan(0);
+  });
+
+  test("each option, with `help --all`; a page without the rare ones says so", async () => {
+    const whole = await exclusive(["help", "--all", name]);
+    const { stdout } = await page();
+    const { args } = (await loadCommand(name))!;
     for (const [long, { alias }] of optionsOf(args)) {
-      expect(stdout).toContain(`--${long}`);
-      if (alias) expect(stdout).toContain(`-${alias}, --${long}`);
+      const shown = alias ? `-${alias}, --${long}` : `--${long}`;
+      expect(whole.stdout).toContain(shown);
+      if (!stdout.includes(shown)) expect(stdout).toContain(`exclusive help --all ${name}`);
     }
+    expect(whole.stdout.split("\n").filter((line) => line.length > 80)).toEqual([]);
   });
 
   test("its examples have only options of its own", async () => {
@@ -55,8 +64,23 @@ test("the program's own page names every command", async () => {
   for (const { meta } of await loadCommands())
     expect(stdout).toMatch(new RegExp(`^  ${meta.name} +${RegExp.escape(meta.description)}$`, "m"));
   expect(stdout.split("\n").length).toBeLessThanOrEqual(25);
-  for (const args of [["-h"], ["help"], ["help", "help"]])
-    expect((await exclusive(args)).stdout).toBe(stdout);
+  for (const args of [[], ["-h"], ["help"], ["help", "help"], ["help", "--help"]])
+    expect(await exclusive(args)).toMatchObject({ stdout, stderr: "", status: 0 });
+});
+
+test("the page of run is in groups, with the exit statuses and the environment", async () => {
+  const { stdout } = await exclusive(["run", "--help"]);
+  for (const title of [
+    "Waiting:",
+    "What to lock:",
+    "The command:",
+    "Output:",
+    "Exit status:",
+    "Environment:",
+  ])
+    expect(stdout).toContain(`\n${title}`);
+  for (const option of ["--wait", "--timeout", "--if-held", "--dir", "--store", "--quiet"])
+    expect(stdout).toContain(option);
 });
 
 test("help flock prints the same as flock --help", async () => {

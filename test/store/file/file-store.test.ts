@@ -47,7 +47,7 @@ describe("another kind of file at the path of the lock", () => {
     const before = openDescriptors();
     expect(refusal(dir.path)).toMatchObject({ code, operation: "open", path: dir.file(FILE) });
     expect(refusal(dir.path).message).toContain(text);
-    expect(refusal(dir.path).message).toContain("remove it or use another --dir");
+    expect(refusal(dir.path).message).toContain("remove it or use another directory");
     expect(openDescriptors()).toBe(before);
     const run = await exclusive(["run", "t", "--", "echo", "no"], { dir });
     expect(run).toMatchObject({ status: 73, stdout: "" });
@@ -208,7 +208,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     chmodSync(dir.path, 0o755);
     const { status, stderr } = await nobody(dir, "run", "t", "--", "true");
     expect(status).toBe(73);
-    expect(stderr).toContain("name a directory that you may write with --dir or EXCLUSIVE_DIR");
+    expect(stderr).toContain("use a directory that you may write (EXCLUSIVE_DIR names one)");
   });
 });
 
