@@ -78,7 +78,9 @@ describe("the file's name", () => {
     const lock = new Lock({ name: long, dir: dir.path }).acquireSync();
     using other = new Lock({ name: `${long}x`, dir: dir.path }).acquireSync();
     expect(lock.lockfile).not.toBe(other.lockfile);
-    expect(() => new Lock({ name: long, dir: dir.path }).acquireSync()).toThrow("already locked by this process");
+    expect(() => new Lock({ name: long, dir: dir.path }).acquireSync()).toThrow(
+      "already locked by this process",
+    );
     lock.releaseSync();
     new Lock({ name: long, dir: dir.path }).acquireSync().releaseSync();
     expect(fileName("n".repeat(240))).toBe(`exclusive_${"n".repeat(240)}.lock`); // just fits
