@@ -193,7 +193,7 @@ async function waitUnlessEndless<L extends Lease>(
   };
   // A store that does not answer is for the wait itself to report.
   const lookLater = (looks: number) => setTimeout(() => lookAgain(looks).catch(() => {}), NEXT_LOOK_MS);
-  const found = await look();
+  const found = await look().catch(() => undefined);
   if (found !== undefined) await refuse(found);
   endless.signal.throwIfAborted();
   let next = lookLater(1);

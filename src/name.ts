@@ -32,9 +32,9 @@ const isText = (text: string): boolean => text.isWellFormed() && !text.includes(
  * @throws {TypeError} for an empty path, and for one that is not text
  */
 export function checkPath(what: string, path: string): string {
-  if (path === "") throw new TypeError(`${what} must not be empty (is a variable unset?)`);
+  if (path === "") throw new WrongArgument(`${what} must not be empty (is a variable unset?)`);
   if (!isText(path))
-    throw new TypeError(`${what} must be text in UTF-8, and this path has bytes that are not`);
+    throw new WrongArgument(`${what} must be text in UTF-8, and this path has bytes that are not`);
   return path;
 }
 

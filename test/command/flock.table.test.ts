@@ -401,13 +401,24 @@ find [0-9]* -printf '%p %y %m %s\n' | sort >files
   return outcomes;
 }
 
+/** Without SHELL, util-linux 2.42 runs the login shell; before, it ran /bin/sh. `flock.test.ts` has the new value. */
+const SINCE_2_42 = ["SHELL= flock free -c 'echo $0'", "unset SHELL; flock free -c 'echo $0'"];
+
+/** Is the flock(1) of this machine older than that? */
+function isOlder(): boolean {
+  const { stdout } = Bun.spawnSync(["flock", "--version"]);
+  const [, major, minor] = /(\d+)\.(\d+)/.exec(stdout.toString()) ?? [];
+  return Number(major) < 2 || (Number(major) === 2 && Number(minor) < 42);
+}
+
 describe.if(available)("the same as flock(1)", () => {
   const theirs = available ? runTable("theirs") : undefined;
 
   async function same(outcomes: Map<string, Outcome>): Promise<void> {
     const expected = await theirs!;
     const differing = [...outcomes.keys()].filter(
-      (line) => !Bun.deepEquals(outcomes.get(line), expected.get(line)),
+      (line) =>
+        !Bun.deepEquals(outcomes.get(line), expected.get(line)) && !(isOlder() && SINCE_2_42.includes(line)),
     );
     const pick = (from: Map<string, Outcome>) => differing.map((line) => ({ line, ...from.get(line) }));
     expect(pick(outcomes)).toEqual(pick(expected));

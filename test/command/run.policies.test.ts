@@ -28,7 +28,9 @@ test("skip: exit 0 without a word, and the command has not run; -v says why", as
   expect(skipped).toMatchObject({ status: 0, stdout: "", stderr: "" });
   const verbose = await exclusive(["run", "-v", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
   expect(verbose).toMatchObject({ status: 0, stdout: "" });
-  expect(verbose.stderr).toMatch(/^exclusive: 't' is held by pid .*: skipped\n$/);
+  expect(verbose.stderr).toMatch(
+    /^exclusive: lock directory: .*\nexclusive: 't' is held by pid .*: skipped\n$/,
+  );
   // With a time limit it is skipped when the time is over.
   expect(await exclusive(["run", "--if-held=skip", "-t", "0.2", "-q", "t", "echo", "no"], { dir })).toEqual({
     status: 0,

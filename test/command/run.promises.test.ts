@@ -302,8 +302,8 @@ test("a signal at the moment when the wait ends and the command begins does not 
   for (let round = 0; round < 5; round++) {
     await using first = start(["run", "t", "--", "sh", "-c", "echo begun; exec sleep 60"], { dir });
     await first.says("begun");
-    // The command sends it to the wrapper alone, which must go on.
-    const script = "kill -TERM $PPID; sleep 0.1; exit 3";
+    // The command sends it to the wrapper alone, which must go on: it forwards the signal, as it forwards every other.
+    const script = "trap '' TERM; kill -TERM $PPID; sleep 0.1; exit 3";
     await using second = start(["run", "--wait", "t", "--", "sh", "-c", script], { dir });
     const waits = async () =>
       (await exclusive(["status", "t", "--json"], { dir })).stdout.includes('"waiters":1');

@@ -28,6 +28,9 @@ const listener = ["python3", "-ISc", LISTENER];
 const FENCE = 64;
 
 /** The signals that a process can catch, except SIGCHLD; those of faults too, as another process sends them. */
+/** Signals for which Bun has no name. */
+const UNNAMED: Record<string, number> = { SIGPWR: 30, SIGSTKFLT: 16 };
+
 const FORWARDED = (
   [
     "HUP",
@@ -81,7 +84,7 @@ describe.if(here)("signals", () => {
       using dir = new TempDir();
       await using wrapper = start(["run", "t", "--", ...listener], { dir });
       await listening(wrapper);
-      process.kill(wrapper.pid, signal === ("SIGPWR" as string) ? 30 : signal); // Bun has no name for it
+      process.kill(wrapper.pid, UNNAMED[signal as string] ?? signal);
       await wrapper.says(`${signal}\n`);
       process.kill(wrapper.pid, FENCE);
       expect(await wrapper.result).toMatchObject({ status: 7 });

@@ -205,7 +205,10 @@ describe.if(hasRedis())("with a store", () => {
       expect(stderr).not.toContain("\x1b");
     }
     const away = await exclusive(["run", "--store", "redis://127.0.0.1:1", "x", "--", "true"]);
-    expect(away).toMatchObject({ status: 69, stderr: "exclusive: redis://127.0.0.1:1: no connection\n" });
+    expect(away).toMatchObject({
+      status: 69,
+      stderr: "exclusive: redis://127.0.0.1:1: connection refused\n",
+    });
     expect((await run(["x", "--", "/nowhere/command"])).status).toBe(127);
     expect((await run(["x", "--", "/"])).status).toBe(126);
     expect((await run(["x", "--", "true"])).status).toBe(0); // and it was released
