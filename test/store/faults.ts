@@ -129,7 +129,17 @@ export function scene(server: Server): Scene {
     ttl: TTL * 1000,
     kind: "",
     run(url, seconds, ...options) {
-      const args = ["run", "--ttl", `${TTL}s`, ...options, "work", "--", ...log.command(seconds, this.kind)];
+      const talks = options.includes("--wait") ? ["-v"] : []; // a test waits for its words
+      const args = [
+        "run",
+        "--ttl",
+        `${TTL}s`,
+        ...talks,
+        ...options,
+        "work",
+        "--",
+        ...log.command(seconds, this.kind),
+      ];
       const run = start(args, { env: { EXCLUSIVE_STORE: url } });
       runs.push(run);
       return run;
