@@ -2,13 +2,11 @@
  * The progress of a wait: one live line on a terminal. Elsewhere nothing, as a wait that succeeds is no news for cron's
  * mail; with `--verbose` or as JSON a line at the start and then a rare reminder.
  */
-import { releaseAll } from "../../acquire.ts";
 import { type Duration, humanDuration, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
+import { beforeDeath } from "../../os/before-death.ts";
 import { write } from "../../os/files.ts";
-import { isIgnored } from "../../os/signal-sets.ts";
-import { dieBySignal, SIG } from "../../os/signals.ts";
 import { isTerminal, windowSize } from "../../os/terminal.ts";
 import { describeHolder } from "./describe-holder.ts";
 import type { EventLog } from "./event-log.ts";
@@ -21,8 +19,6 @@ const REMIND_MS = 10 * 60_000;
 const LOOKUP_EVERY = 5;
 
 const ERASE = "\r\x1b[K";
-
-const ENDING = { SIGINT: SIG.INT, SIGTERM: SIG.TERM, SIGHUP: SIG.HUP } as const;
 
 /** Shows the wait until it is disposed of. */
 export function showWaiting(
@@ -38,7 +34,7 @@ export function showWaiting(
   /** Null while the lock is free; undefined where the holder is not known. */
   let holder: Holder | null | undefined;
   let timer: Timer | undefined;
-  let restore: (() => void) | undefined;
+  let restore: Disposable | undefined;
 
   const line = () => {
     const waited = humanDuration(performance.now() - begun);
@@ -50,7 +46,7 @@ export function showWaiting(
   const show = () => {
     if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);
     if (restore === undefined) log.record("waiting", { waitSeconds: log.elapsed, holder });
-    restore ??= eraseBeforeDeath();
+    restore ??= beforeDeath(() => write(2, ERASE));
     // A line that wraps could not be erased.
     write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, windowSize(2).columns - 1));
   };
@@ -68,29 +64,8 @@ export function showWaiting(
     [Symbol.dispose]() {
       clearTimeout(timer);
       timer = undefined;
-      restore?.();
+      restore?.[Symbol.dispose]();
       if (restore) write(2, ERASE);
     },
-  };
-}
-
-/**
- * On a signal that ends this process, erases the line and releases the queue head's lock. A signal that was ignored at
- * our start stays ignored, for the command too.
- */
-function eraseBeforeDeath(): () => void {
-  const handlers = (Object.keys(ENDING) as (keyof typeof ENDING)[])
-    .filter((signal) => !isIgnored(signal))
-    .map((signal) => {
-      const die = () => {
-        write(2, ERASE);
-        releaseAll();
-        dieBySignal(ENDING[signal]);
-      };
-      process.on(signal, die);
-      return () => process.off(signal, die);
-    });
-  return () => {
-    for (const remove of handlers) remove();
   };
 }
