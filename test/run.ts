@@ -1,12 +1,14 @@
 /**
  * Runs every test file in a process and a session of its own, some at a time, the long ones first. A file that fails is
- * run again alone when the others are done: then it fails, or what failed was a matter of the busy machine, which is said.
+ * run again alone when the others are done, twice at most: then it fails, or what failed was a matter of the busy machine, which is said.
  */
 import { availableParallelism } from "node:os";
 import { root } from "./support/paths.ts";
 
 const AT_ONCE = availableParallelism() + 1;
 const LIMIT_MS = 10 * 60_000;
+/** How often a file that failed is run again, alone. */
+const ALONE = 2;
 /** These take minutes: they start first, so that none of them is left for the end. */
 const LONG =
   /torture\/(crash|fault|hostile|orphans)|targets|flock|faults|run\.(signals|orphans|probe)|surroundings/;
@@ -56,10 +58,11 @@ await Promise.all(
 for (const [i, { file, ok, output }] of outcomes.entries()) {
   if (ok) continue;
   console.log(output);
-  console.log(`again, alone: ${file}`);
-  const again = await run(file);
-  outcomes[i] = again;
-  console.log(again.ok ? `pass ${file}` : again.output);
+  for (let tries = 0; tries < ALONE && !outcomes[i]!.ok; tries++) {
+    console.log(`again, alone: ${file}`);
+    outcomes[i] = await run(file);
+    console.log(outcomes[i]!.ok ? `pass ${file}` : outcomes[i]!.output);
+  }
 }
 const failed = outcomes.filter(({ ok }) => !ok);
 const fails = Math.max(count(outcomes, "fail"), failed.length);
