@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
 
 const LIBRARY = `import { Lock } from ${JSON.stringify(`${root}/src/index.ts`)};
 const holder = new Lock({ name: "planted" }).acquireSync();
-const waiting = new Lock({ name: "planted" }).acquire({ wait: true });
+const waiting = new Lock({ name: "planted" }).acquire({ timeout: "60s" });
 await Bun.sleep(50);
 holder.releaseSync();
 (await waiting).releaseSync();

@@ -224,7 +224,10 @@ class RedisStore implements Store<TimedLease> {
         const released = listener?.next();
         const result = await ask(signal);
         outage.over();
-        if ("done" in result) return result.done;
+        if ("done" in result) {
+          listener?.close();
+          return result.done;
+        }
         held = result.state !== "silent" && result.state !== "unsure";
         // -1 for a key without a time to live, for example after `PERSIST`.
         let left = result.left < 0 ? this.#ttl : result.left + 1;
