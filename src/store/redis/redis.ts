@@ -229,8 +229,7 @@ class RedisStore implements Store<TimedLease> {
           return result.done;
         }
         held = result.state !== "silent" && result.state !== "unsure";
-        // -1 for a key without a time to live, for example after `PERSIST`.
-        let left = result.left < 0 ? this.#ttl : result.left + 1;
+        let left = result.left < 0 ? this.#ttl : result.left + 1; // -1: a key without a time to live
         if (listener === undefined) left = Math.min(left, again);
         again = Math.min(2 * again, ASK_MAX_MS);
         await pauseUnless(released, left, signal);
