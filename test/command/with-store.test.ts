@@ -216,15 +216,8 @@ describe.if(hasRedis())("with a store", () => {
 
   test("--dir on the command line means a file, whatever EXCLUSIVE_STORE says", async () => {
     using dir = new TempDir();
-    const { stdout } = await run([
-      "--dir",
-      dir.path,
-      "local",
-      "--",
-      "sh",
-      "-c",
-      'echo "$EXCLUSIVE_LOCKFILE"',
-    ]).catch(() => ({ stdout: "" }));
+    const command = ["sh", "-c", 'echo "$EXCLUSIVE_LOCKFILE"'];
+    const { stdout } = await exclusive(["run", "--dir", dir.path, "local", "--", ...command], { env: env() });
     expect(stdout).toBe(`${dir.file("exclusive_local.lock")}\n`);
   });
 

@@ -6,7 +6,14 @@ import type { EventFields } from "../../events.ts";
 import { thisProcess } from "../../holder.ts";
 import { adoptDescendants } from "../../os/child-process.ts";
 import { releaseStderrWith } from "../../os/descriptors.ts";
-import { exit, keepBlockedSignals, releaseKeptSignals } from "../../os/signals.ts";
+import {
+  exit,
+  isSessionLeader,
+  keepBlockedSignals,
+  releaseKeptSignals,
+  SIG,
+  send,
+} from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
@@ -54,6 +61,8 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
     ended = runCommand(plan, lease, { started, seen, log, details });
     const keepFor = (plan.holdFor ?? 0) - times().holdSeconds * 1000;
     if (keepFor > 0) kept = leaveToKeeper(lease, name, keepFor);
+    // Without us the command would lead the session, and the kernel hang up the rest of its group when it ends.
+    if (seen.has(SIG.HUP) && isSessionLeader()) send(0, SIG.HUP);
     if (kept === undefined && !ended.overran && wasAskedToEnd(ended.ending, seen)) left = leaveToHeirs(lease);
   } catch (error) {
     recordFailedStart(error, times(), log);
