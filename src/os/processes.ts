@@ -81,13 +81,6 @@ export function isStopped(pid: number): boolean {
   return state?.startsWith("T") ?? false;
 }
 
-/** Is this process `ancestor`, or one that it started, directly or not? Known on Linux only. */
-export function descendsFrom(process: number, ancestor: number): boolean {
-  for (let pid: number | undefined = process; pid !== undefined && pid > 1; pid = readStat(pid)?.parent)
-    if (pid === ancestor) return true;
-  return false;
-}
-
 /** The pids of all processes that can be seen. */
 export function processIds(): number[] {
   if (!linux) return ps("-axo", "pid=").split("\n").map(Number);
