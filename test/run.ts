@@ -1,14 +1,12 @@
 /**
- * Runs every test file in a process and a session of its own, some at a time, the long ones first. A file that fails is
- * run again alone when the others are done, twice at most: then it fails, or what failed was a matter of the busy machine, which is said.
+ * Runs every test file in a process and a session of its own, some at a time, the long ones first. The output of a file
+ * that fails follows at once.
  */
 import { availableParallelism } from "node:os";
 import { root } from "./support/paths.ts";
 
 const AT_ONCE = availableParallelism() + 1;
 const LIMIT_MS = 10 * 60_000;
-/** How often a file that failed is run again, alone. */
-const ALONE = 2;
 /** These take minutes: they start first, so that none of them is left for the end. */
 const LONG =
   /torture\/(crash|fault|hostile|orphans)|targets|flock|faults|run\.(signals|orphans|probe)|surroundings/;
@@ -49,21 +47,15 @@ const outcomes: Outcome[] = [];
 await Promise.all(
   Array.from({ length: AT_ONCE }, async () => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      const started = performance.now();
       const outcome = await run(file);
       outcomes.push(outcome);
-      console.log(`${outcome.ok ? "pass" : "FAIL"} ${file}`);
+      const seconds = Math.round((performance.now() - started) / 1000);
+      console.log(`${outcome.ok ? "pass" : "FAIL"} ${file} (${seconds} s)`);
+      if (!outcome.ok) console.log(outcome.output);
     }
   }),
 );
-for (const [i, { file, ok, output }] of outcomes.entries()) {
-  if (ok) continue;
-  console.log(output);
-  for (let tries = 0; tries < ALONE && !outcomes[i]!.ok; tries++) {
-    console.log(`again, alone: ${file}`);
-    outcomes[i] = await run(file);
-    console.log(outcomes[i]!.ok ? `pass ${file}` : outcomes[i]!.output);
-  }
-}
 const failed = outcomes.filter(({ ok }) => !ok);
 const fails = Math.max(count(outcomes, "fail"), failed.length);
 console.log(` ${count(outcomes, "pass")} pass\n ${fails} fail`);

@@ -355,7 +355,7 @@ export function faultSuite(name: string, options: FaultOptions): void {
         const longer = ["--ttl", "8s"]; // than a server needs to start
         const holder = at.run(at.near, 10, ...longer);
         await at.log.begun(1, () => holder.stderr);
-        const next = at.run(at.near, 0, "-v", "--wait", ...longer);
+        const next = at.run(at.near, 0, "--wait", ...longer);
         await waits(next); // a run that begins while the server is down exits with 69
         await server.kill();
         await server.start();

@@ -62,7 +62,7 @@ if (hasEtcd()) {
     const args = ["--ttl", "6s"]; // a cluster needs about two seconds to elect a leader
     const holder = at.run(cluster.url, 12, ...args);
     await at.log.begun(1, () => holder.stderr);
-    const next = at.run(cluster.url, 0, "-v", "--wait", ...args);
+    const next = at.run(cluster.url, 0, "--wait", ...args);
     await waits(next);
     for (const member of cluster.members.slice(0, 2)) {
       await member.kill();

@@ -166,7 +166,7 @@ test("locks of whatever mode or umask exclude: 777, 077, a crash before the mode
   }
   writeFileSync(dir.lockfile("t"), "", { mode: 0 });
   chmodSync(dir.lockfile("t"), 0);
-  const unprivileged = process.getuid?.() === 0 && Bun.which("capsh") !== null;
+  const unprivileged = process.getuid?.() === 0 && required("capsh", "libcap2-bin");
   const command_ = ["run", "t", "--", "echo", "in"];
   expect(await exclusive(command_, { dir })).toMatchObject({ status: 0, stdout: "in\n" });
   if (!unprivileged) return;

@@ -31,7 +31,7 @@ if (hasRedis()) {
     const holder = at.run(at.far, 600);
     const first = await at.log.begun(1, () => holder.stderr);
     await server.cli("FLUSHALL");
-    const next = at.run(at.near, 0, "-v", "--wait");
+    const next = at.run(at.near, 0, "--wait");
     const second = await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
     expect(second.token).toBeGreaterThan(first.token); // a counter would have been deleted too, and start at 1
@@ -51,7 +51,7 @@ if (hasRedis()) {
     const first = await at.log.begun(1, () => holder.stderr);
     at.proxy.hold("both");
     await server.cli("FLUSHALL");
-    const next = at.run(at.near, 0, "-v", "--wait");
+    const next = at.run(at.near, 0, "--wait");
     await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
     at.log.check();
@@ -65,7 +65,7 @@ if (hasRedis()) {
     const first = await at.log.begun(1, () => holder.stderr);
     await server.kill();
     await server.start();
-    const next = at.run(at.near, 0, "-v", "--wait");
+    const next = at.run(at.near, 0, "--wait");
     const second = await at.log.begun(2, () => next.stderr);
     expect((await holder.result).status).toBe(0);
     expect(second.token).toBeGreaterThan(first.token);
@@ -77,7 +77,7 @@ if (hasRedis()) {
     await using at = scene(server);
     const holder = at.run(at.far, 4);
     await at.log.begun(1, () => holder.stderr);
-    const next = at.run(at.near, 0, "-v", "--wait");
+    const next = at.run(at.near, 0, "--wait");
     await waits(next);
     for (let i = 0; i < 5; i++) {
       await Bun.sleep(200);

@@ -31,7 +31,7 @@ describe.if(hasRedis())("redis", () => {
     const { server, url } = await restricted(documented());
     await using _ = server;
     await using holder = await hold({ env: { EXCLUSIVE_STORE: url } }, "x", "--ttl", "3s");
-    await using next = start(["run", "--store", url, "--ttl", "3s", "--wait", "x", "true"]);
+    await using next = start(["run", "--store", url, "--ttl", "3s", "-v", "--wait", "x", "true"]);
     await waits(next);
     await until(
       async () => /=1|1$/.test(await server.cli("PUBSUB", "NUMSUB", "exclusive:free:0:x")),
