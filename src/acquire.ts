@@ -180,20 +180,20 @@ async function waitUnlessEndless<L extends Lease>(
   refusal: () => Promise<Refusal>,
   isCommand: boolean,
 ): Promise<L | undefined> {
-  const { endlessWait } = await import("./store/inheritance.ts");
+  const { endlessWait, waitCircle } = await import("./store/inheritance.ts");
   const endless = new AbortController();
-  const look = async () => endlessWait(store, request.name, slotNames(request), isCommand);
+  const names = slotNames(request);
   const refuse = async (found: Endless) =>
     endless.abort(new EndlessWait(await refusal(), found.reason, found.inherited));
   const lookAgain = async (looks: number) => {
-    const found = await look();
+    const found = await waitCircle(store, request.name, names);
     if (found === undefined) return;
     if (looks === 1 && process.pid < (found.waiter ?? 0)) next = lookLater(2);
     else await refuse(found);
   };
   // A store that does not answer is for the wait itself to report.
   const lookLater = (looks: number) => setTimeout(() => lookAgain(looks).catch(() => {}), NEXT_LOOK_MS);
-  const found = await look().catch(() => undefined);
+  const found = await endlessWait(store, request.name, names, isCommand).catch(() => undefined);
   if (found !== undefined) await refuse(found);
   endless.signal.throwIfAborted();
   let next = lookLater(1);

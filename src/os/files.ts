@@ -177,6 +177,8 @@ export interface FileStatus {
   uid: number;
   dev: bigint;
   ino: bigint;
+  /** When it was made, in nanoseconds; 0 where the file system does not tell. It never changes. */
+  born: bigint;
 }
 
 export const fstat = (fd: number): FileStatus | Code =>
@@ -210,15 +212,22 @@ function fileStatus(status: import("node:fs").BigIntStats): FileStatus {
     uid: Number(status.uid),
     dev: status.dev,
     ino: status.ino,
+    born: status.birthtimeNs,
   };
 }
 
 /** Are these two the same file? */
 export const sameFile = (a: FileStatus, b: FileStatus): boolean => a.ino === b.ino && a.dev === b.dev;
 
-/** An order of files, the same for every process. It says nothing about their age: inode numbers are used again. */
-export const isBefore = (a: FileStatus, b: FileStatus): boolean =>
-  a.dev === b.dev ? a.ino < b.ino : a.dev < b.dev;
+/**
+ * An order of files, the same for every process: by age, and of two that are equally old by their numbers. A file whose age
+ * is not known is before none, and none before it.
+ */
+export function isBefore(a: FileStatus, b: FileStatus): boolean {
+  if (a.born === 0n || b.born === 0n) return false;
+  if (a.born !== b.born) return a.born < b.born;
+  return a.dev === b.dev ? a.ino < b.ino : a.dev < b.dev;
+}
 
 /** `f_type` of the file system that a path is on: statfs(2). */
 export const fileSystemType = (path: string): bigint | Code =>

@@ -76,7 +76,8 @@ export interface Endless {
 
 /**
  * Why a wait for this lock could never end: we run under it already, or what holds it waits for us. Undefined where that is
- * not known. With slots, only when it is so of each.
+ * not known. With slots, only when it is so of each. To be asked before the wait begins: one that is underway may have just
+ * got the lock.
  * @param isCommand this process has taken no lock: one that its pid has taken came through an execve(2)
  */
 export async function endlessWait(
@@ -85,9 +86,25 @@ export async function endlessWait(
   names: string[],
   isCommand: boolean,
 ): Promise<Endless | undefined> {
+  return ofEach(
+    lock,
+    names,
+    async (name) => (await heldAround(store, name, isCommand)) ?? waitedFor(store, name),
+  );
+}
+
+/** Why a wait that has begun never ends: what holds the lock waits for us by now. Otherwise as `endlessWait`. */
+export const waitCircle = async (store: Store, lock: string, names: string[]): Promise<Endless | undefined> =>
+  ofEach(lock, names, async (name) => waitedFor(store, name));
+
+async function ofEach(
+  lock: string,
+  names: string[],
+  reasonFor: (name: string) => Promise<Endless | undefined>,
+): Promise<Endless | undefined> {
   let found: Endless | undefined;
   for (const name of names) {
-    found = await reasonFor(store, name, isCommand);
+    found = await reasonFor(name);
     if (found === undefined) return undefined;
   }
   return (
@@ -95,7 +112,8 @@ export async function endlessWait(
   );
 }
 
-async function reasonFor(store: Store, name: string, isCommand: boolean): Promise<Endless | undefined> {
+/** Is the lock held by an ancestor, or by a descriptor that we have inherited? */
+async function heldAround(store: Store, name: string, isCommand: boolean): Promise<Endless | undefined> {
   const status = await store.status(name);
   const ours = holdersOf(status).find(isOurWrapper);
   if (ours?.commandPid !== undefined)
@@ -103,18 +121,21 @@ async function reasonFor(store: Store, name: string, isCommand: boolean): Promis
   const file = store instanceof FileStore ? fileAt(store, name) : undefined;
   if (file === undefined) return undefined;
   const how = inheritedLock(store.location(name), file, isCommand);
-  if (how === "shared" || how === "exclusive") {
-    const pid = status.holder?.alive ? status.holder.pid : undefined;
-    const reason =
-      pid === undefined || pid === process.pid
-        ? "this process itself, by a descriptor that it inherited"
-        : `this process' own ${relation(pid)} (pid ${pid}), which passed it on`;
-    return { reason, inherited: true };
-  }
-  const waiting = waitsForUs(String(file.ino));
-  return waiting === undefined
-    ? undefined
-    : { reason: `a process that waits for this one (pid ${waiting})`, inherited: false, waiter: waiting };
+  if (how !== "shared" && how !== "exclusive") return undefined;
+  const pid = status.holder?.alive ? status.holder.pid : undefined;
+  const reason =
+    pid === undefined || pid === process.pid
+      ? "this process itself, by a descriptor that it inherited"
+      : `this process' own ${relation(pid)} (pid ${pid}), which passed it on`;
+  return { reason, inherited: true };
+}
+
+/** Does what holds the lock wait for us? */
+function waitedFor(store: Store, name: string): Endless | undefined {
+  const file = store instanceof FileStore ? fileAt(store, name) : undefined;
+  const waiter = file && waitsForUs(String(file.ino));
+  if (waiter === undefined) return undefined;
+  return { reason: `a process that waits for this one (pid ${waiter})`, inherited: false, waiter };
 }
 
 const relation = (pid: number): string => (parentOf(process.pid) === pid ? "parent" : "ancestor");
@@ -127,6 +148,7 @@ const lockedInodes = (pid: number): Set<string> => new Set((openLocks(pid) ?? []
  */
 function waitsForUs(wanted: string): number | undefined {
   const ours = lockedInodes(process.pid);
+  ours.delete(wanted); // ours by now, if the wait has just ended
   if (ours.size === 0) return undefined;
   const waits = waitsInKernel();
   const seen = new Set([wanted]);

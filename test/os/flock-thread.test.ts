@@ -209,9 +209,10 @@ test.if(linux)(
         if (status === 0) expect(ran).toBe(1);
         else {
           expect({ status, ran }).toEqual({ status: 75, ran: 0 });
-          const { event, waitSeconds } = events.at(-1)!;
-          expect(event).toBe("refused");
-          expect(waitSeconds).toBeGreaterThanOrEqual(timeout);
+          const last = events.at(-1)!;
+          expect(last).toMatchObject({ event: "refused" });
+          const { waitSeconds } = last;
+          expect(waitSeconds < timeout ? last : "in time").toEqual("in time");
           expect(waitSeconds).toBeLessThan(timeout + 5); // 0.1 on a machine that has nothing else to do: see bench/
         }
       }

@@ -55,7 +55,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     await until(async () => (await lockOf("sync").holder()) === null, "the lock to be free all the same");
     for (const options of [{ dir: "/tmp" }, { file: "/tmp" }, { keep: true }])
       expect(() => new Lock({ name: "x", store: server.url, ...options })).toThrow(TypeError);
-    expect(() => new Lock({ name: "x", store: "mysql://x" })).toThrow(TypeError);
+    expect(() => new Lock({ name: "x", store: "mongodb://x" })).toThrow(TypeError);
     expect(() => new Lock({ name: "x", store: "not a url" })).toThrow(TypeError);
     expect(
       await new Lock({ store: server.url, ttl: "1ms" }).acquire().catch((error) => error),

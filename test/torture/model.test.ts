@@ -45,8 +45,8 @@ const WORLDS: Record<string, World> = {
     roles: [asUser(1, reads), asUser(2, reads), asUser(2, waits)],
     sticky: true,
   },
-  "a waiter and two tries, inode numbers used again": { roles: [waits, tries, tries], reuses: true },
-  "two waiters and a try, inode numbers used again": { roles: [waits, waits, tries], reuses: true },
+  "a waiter and two tries, in any order of files": { roles: [waits, tries, tries], reuses: true },
+  "two waiters and a try, in any order of files": { roles: [waits, waits, tries], reuses: true },
   "two waiters whose directory changes back": { roles: [waits, waits], rollback: true, reuses: true },
   "a waiting reader and a waiting writer whose directory changes back": {
     roles: [waitsToRead, waits],
@@ -60,15 +60,20 @@ const WORLDS: Record<string, World> = {
   },
 };
 
-/** The largest world takes ten seconds on an idle processor. */
+/** These take twenty seconds each on an idle processor: explored with `MODEL=all`. */
+const LARGE = [
+  "four, two of them waiters",
+  "two waiting readers and a writer",
+  "two waiters and a try, in any order of files",
+];
 const LIMIT_MS = 300_000;
 
 let total = 0;
-afterAll(() => console.log(`model: ${total} states of ${Object.keys(WORLDS).length} worlds explored`));
+afterAll(() => console.log(`model: ${total} states explored`));
 
 describe("no two processes share an exclusive lock, wait forever or delete another's file:", () => {
   for (const [name, world] of Object.entries(WORLDS)) {
-    test(
+    test.skipIf(LARGE.includes(name) && process.env.MODEL !== "all")(
       name,
       () => {
         const { states, finding } = explore(world);

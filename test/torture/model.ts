@@ -3,9 +3,9 @@
  * step, against a file system of one path. Every interleaving of the processes is visited, with a crash possible before
  * and after each step, and each state is checked for faults.
  *
- * A path can change back: behind a directory link that is rolled back lies the file that was there before. Inode numbers
- * are used again, so a new file may get any number that is free: smaller than those of older files, or larger. That makes
- * many more states, so it is explored in worlds of their own.
+ * A path can change back: behind a directory link that is rolled back lies the file that was there before. The number of an
+ * inode is its place in the order of all files, which is by age. A clock can be set back, so a new file may get any place:
+ * that makes many more states, so it is explored in worlds of their own.
  *
  * What the kernel does: a path names an inode or nothing. An open file description has an inode and its flock(2), which
  * ends with the last process that has the description. Converting a lock gives it up first. Blocked calls may be served
@@ -31,7 +31,7 @@ export interface World {
   outsider?: true;
   /** The path is behind a link between two directories, which changes at any moment. Each directory has its own file. */
   rollback?: true;
-  /** A new file may get any free inode number. Else each gets a larger one than all before. */
+  /** A new file may get any place in the order of files. Else each comes after all before. */
   reuses?: true;
   /** The directory is sticky: a process cannot delete another user's file, nor open it with O_CREAT. */
   sticky?: true;
@@ -248,10 +248,10 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
     done("held", exclusionFault(world, after, i, role));
   };
   const again = () => {
-    // A waiter keeps the last deleted file locked while it waits for the current one.
+    // A waiter keeps the last two deleted files locked until it has tried the current one.
     const keepsAll = broken === "older files stay open";
     if (role.does !== "wait" || (keepsAll && process.open.length > 2)) process.open = [];
-    else if (!keepsAll) process.open = [file];
+    else if (!keepsAll) process.open = process.open.slice(-2);
     done("open");
   };
   /** Deletes the file at the path. */
@@ -285,8 +285,10 @@ export function take(world: World, i: number, broken: Mutation | undefined, stat
       if (broken !== "no flock") {
         if (conflicts(after, file, wanted)) {
           if (role.does === "try") return finish();
-          const kept = process.open.slice(0, -1).filter(({ inode }) => inode < file.inode);
-          const drops = kept.length < process.open.length - 1;
+          // It waits with the last deleted file, if that comes before the current one.
+          const before = process.open.slice(0, -1);
+          const kept = before.slice(-1).filter(({ inode }) => inode < file.inode);
+          const drops = kept.length < before.length;
           if (drops && !UNORDERED.has(broken)) {
             process.open = [...kept, file];
             return done("lock");

@@ -19,9 +19,14 @@ test("two waiters whose directory goes from A to B and back do not wait for each
   const file = (name: string) => dir.file(`${name}/exclusive_t.lock`);
   const giveUp = AbortSignal.timeout(20_000);
   for (let round = 0; round < 4; round++) {
-    // Each order of the two files' inode numbers.
     const [first, second] = round % 2 ? ["b", "a"] : ["a", "b"];
-    const holders = [first, second].map((name) => store(name!).tryAcquireSync(request)!);
+    // Each is the older file once.
+    const made = (round < 2 ? [first, second] : [second, first]).map((name) => {
+      const lease = store(name!).tryAcquireSync(request)!;
+      Bun.sleepSync(20); // a file system counts in ticks
+      return lease;
+    });
+    const holders = round < 2 ? made : made.reverse();
     link(first!);
     const one = store("current").waitAcquire(request, giveUp);
     await until(() => waiters(file(first!)) === 1, "the first to wait");

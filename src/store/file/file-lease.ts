@@ -117,7 +117,9 @@ export class FileLease implements Lease {
     if (typeof fd === "string") return true;
     try {
       const status = statusOfOpen(fd, path);
-      if (!files.sameFile(status, this.open.status)) return true;
+      const isFirst = files.sameFile(status, this.open.status);
+      if (!isFirst && !files.sameFile(status, this.#place.current.status)) return true;
+      if (!isFirst && this.heirs().length > 0) return false; // they have the first file only
       if (flock(fd, LOCK.EX | LOCK.NB) !== undefined) return false;
       if (!givenByUser) this.#leaveFile({ fd, status, writable: access === "written" });
       flock(fd, LOCK.UN);

@@ -32,9 +32,9 @@
  * 5. unlock before close: the command, and what it left behind, share this open file, so close(2) alone keeps the lock.
  *    Where a killed command left its work behind, that is what is wanted.
  * 6. a waiter whose file was deleted keeps it locked until it has the next one, so that the waiters behind it wake one at
- *    a time and keep their order. Before it waits for a file that is not after it in the order of all files (device,
- *    inode), it closes it: each process that waits with a file locked waits for a later one, so there is no circle, also
- *    where a path changes back to a file that it named before.
+ *    a time and keep their order; it waits with the last one only. Before it waits for a file that is older, or whose age
+ *    is not known, it closes that too: each process that waits with a file locked waits for a younger one, so there is no
+ *    circle, also where a path changes back to a file that it named before.
  * 7. `status`, where /proc/locks does not help, takes a free lock for a moment (probe shared, probe exclusive): therefore
  *    a refusal by a momentary hold is retried (`patience.ts`). So does `wait`, where it was in the queue.
  * 8. `check` is for a file that the user named too: it may be replaced by rename while we wait.
@@ -74,6 +74,8 @@ import {
 } from "./lock-file.ts";
 import { Patience, type Refused } from "./patience.ts";
 
+/** A waiter keeps so many deleted files locked until it has tried the current one. */
+const KEPT_MAX = 2;
 /** A longer name is not recorded. */
 const NAME_RECORDED_MAX = 4096;
 
@@ -155,7 +157,7 @@ export class FileStore implements Store {
     throw unstableFileError(file.path);
   }
 
-  /** Waits in the kernel's queue. The last deleted file that it gets on its way stays locked, where rule 6 allows it. */
+  /** Waits in the kernel's queue. Deleted files that it gets on its way stay locked, where rule 6 allows it. */
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<FileLease> {
     return (await this.#wait(request, signal))!;
   }
@@ -175,7 +177,7 @@ export class FileStore implements Store {
     const how = operation(request.mode);
     const { Waiter } = await import("../../os/flock-thread.ts");
     using waiter = new Waiter();
-    let kept: OpenFile | undefined;
+    let kept: OpenFile[] = [];
     let open: OpenFile | undefined;
     try {
       for (let attempts = 0; ; attempts++) {
@@ -185,19 +187,20 @@ export class FileStore implements Store {
         let failure = tryLock(file, open, request.mode);
         while (failure === "EAGAIN" || failure === "EINTR") {
           signal?.throwIfAborted();
-          if (kept && !files.isBefore(kept.status, open.status)) kept = closed(kept);
+          kept = onlyLastBefore(open, kept);
           failure = await waiter.flock(open.fd, how, signal);
         }
         const lease = this.#accept(file, open, failure, request);
         if (lease === undefined) {
           if (over(open)) {
-            // Who waits for the file that we kept came before the run that has begun, too.
-            if (kept?.writable)
-              files.pwrite(kept.fd, encodeRecord({ ...newRecord(request), command: process.pid }));
+            // Who waits for a file that we kept came before the run that has begun, too.
+            const mark = encodeRecord({ ...newRecord(request), command: process.pid });
+            for (const { fd, writable } of kept) if (writable) files.pwrite(fd, mark);
             return undefined;
           }
-          kept = closed(kept);
-          [kept, open] = [open, undefined];
+          kept.push(open);
+          open = undefined;
+          if (kept.length > KEPT_MAX) closed(kept.shift());
           continue;
         }
         open = undefined;
@@ -205,7 +208,7 @@ export class FileStore implements Store {
         lease.releaseSync(); // with its file, which we may have made
       }
     } finally {
-      closed(kept);
+      kept.forEach(closed);
       closed(open);
     }
   }
@@ -293,6 +296,13 @@ export class FileStore implements Store {
   }
 }
 
-function closed(file: OpenFile | undefined): undefined {
+function closed(file: OpenFile | undefined): void {
   if (file !== undefined) files.close(file.fd);
+}
+
+/** Closes all files but the last one, and that too unless it is before this one. */
+function onlyLastBefore(next: OpenFile, all: OpenFile[]): OpenFile[] {
+  const stays = all.slice(-1).filter(({ status }) => files.isBefore(status, next.status));
+  for (const file of all) if (!stays.includes(file)) closed(file);
+  return stays;
 }

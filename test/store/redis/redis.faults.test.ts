@@ -93,7 +93,7 @@ if (hasRedis()) {
     await using server = await startRedis();
     await using at = scene(server);
     const holder = at.run(at.near, 600);
-    await at.log.begun(1, () => holder.stderr);
+    const first = await at.log.begun(1, () => holder.stderr);
     const next = at.run(at.near, 0, "--wait", "--quiet");
     const acquires = async () => (await server.cli("CLIENT", "LIST", "TYPE", "pubsub")).includes("sub=");
     while (!(await acquires())) await Bun.sleep(20);
@@ -106,7 +106,7 @@ if (hasRedis()) {
     // For each of the holder's two holds a little over two renewals a lease, and one request of the waiter a lease.
     const leases = (seconds * 1000) / at.ttl;
     expect(calls("eval")).toBeLessThanOrEqual(Math.ceil(leases * 3 * 2 + leases + 4));
-    holder.kill();
+    at.log.finish(first);
     expect((await next.result).status).toBe(0);
   });
 }
