@@ -18,7 +18,7 @@ interface Outcome {
 }
 
 async function run(file: string): Promise<Outcome> {
-  const child = Bun.spawn([process.execPath, "test", "--timeout", "60000", file], {
+  const child = Bun.spawn([process.execPath, "test", "--timeout", "60000", "--max-concurrency", "4", file], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,

@@ -45,11 +45,14 @@ describe.if(here)("in these surroundings", () => {
   afterAll(() => tools[Symbol.dispose]());
   const nowx = tools.file("nowx");
   const stripped = tools.file("exclusive");
+  /** The directory of the tests may be closed to other users. */
+  const reachable = tools.file("reachable");
 
   beforeAll(async () => {
     chmodSync(tools.path, 0o755);
     await Bun.write(tools.file("nowx.c"), NO_JIT);
     expect(await command(["gcc", "-o", nowx, tools.file("nowx.c")])).toMatchObject({ status: 0 });
+    copyFileSync(binary, reachable);
     copyFileSync(binary, stripped);
     expect(await command(["strip", stripped])).toMatchObject({ status: 0 });
   });
@@ -59,9 +62,10 @@ describe.if(here)("in these surroundings", () => {
     ...["strace", "-f", "-o", "/dev/null", "-e", `trace=${calls}`],
     ...["-e", `inject=${calls}:error=${error}`],
   ];
+  /** dash knows no `ulimit -u`, and root has no such limit. */
   const asUser = (most: number) => [
     ...["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"],
-    ...after(`ulimit -u ${most}`),
+    ...["prlimit", `--nproc=${most}`],
   ];
 
   const SURROUNDINGS: Record<string, Where> = {
@@ -93,7 +97,9 @@ describe.if(here)("in these surroundings", () => {
       [5, 6, 7, 8, 9, 12].map((most) => [`${most} open files`, { prefix: after(`ulimit -n ${most}`) }]),
     ),
     ...(isRoot &&
-      Object.fromEntries([1, 2, 3, 4, 6].map((most) => [`${most} threads`, { prefix: asUser(most) }]))),
+      Object.fromEntries(
+        [1, 2, 3, 4, 6].map((most) => [`${most} threads`, { prefix: asUser(most), program: reachable }]),
+      )),
   };
 
   interface Question {

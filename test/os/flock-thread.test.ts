@@ -213,7 +213,7 @@ test.if(linux)(
           expect(last).toMatchObject({ event: "refused" });
           const { waitSeconds } = last;
           expect(waitSeconds < timeout ? last : "in time").toEqual("in time");
-          expect(waitSeconds).toBeLessThan(timeout + 5); // 0.1 on a machine that has nothing else to do: see bench/
+          expect(waitSeconds).toBeLessThan(timeout + 20); // 0.1 on a machine that has nothing else to do: see bench/
         }
       }
       expect(readFileSync(log, "utf8")).not.toContain("two at once");
