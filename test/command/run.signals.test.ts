@@ -15,14 +15,14 @@ const here = process.platform === "linux" && required("python3", "python3") && r
  * in the order of their numbers, so all earlier ones have been forwarded when it arrives. It ends the command.
  */
 const LISTENER = `
-import os, signal, sys
+import os, signal, sys, time
 def say(number, _):
     if number == signal.SIGRTMAX: sys.exit(7)
     os.write(1, (signal.Signals(number).name + "\\n").encode())
 for number in range(1, 65):
     if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33): signal.signal(number, say)
 os.write(1, b"pid %d\\n" % os.getpid())
-while True: signal.pause()
+while True: time.sleep(0.05)
 `;
 const listener = ["python3", "-ISc", LISTENER];
 const FENCE = 64;
