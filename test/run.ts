@@ -1,8 +1,10 @@
 /**
  * Runs every test file in a process and a session of its own, some at a time, the long ones first. The output of a file
- * that fails follows at once.
+ * that fails follows at once. A file that leaves a process, a file or a mount behind fails.
  */
-import { availableParallelism } from "node:os";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
 import { root } from "./support/paths.ts";
 
 const AT_ONCE = availableParallelism() + 1;
@@ -17,18 +19,55 @@ interface Outcome {
   output: string;
 }
 
+/** Names the test file in the environment of all processes that its tests start. */
+const MARK = "EXCLUSIVE_TEST_FILE";
+
 async function run(file: string): Promise<Outcome> {
+  const temp = mkdtempSync(join(tmpdir(), "x-"));
+  chmodSync(temp, 0o1777);
+  const mark = `${file} ${process.pid}`;
   const child = Bun.spawn([process.execPath, "test", "--timeout", "60000", "--max-concurrency", "4", file], {
     cwd: root,
+    env: { ...process.env, TMPDIR: temp, [MARK]: mark },
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
     timeout: LIMIT_MS,
     killSignal: "SIGKILL",
   });
-  const output = (
-    await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
-  ).join("");
-  return { file, ok: (await child.exited) === 0, output };
+  const output = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  const status = await child.exited;
+  const left = status === 0 ? await leftBy(`${MARK}=${mark}`, temp) : [];
+  rmSync(temp, { recursive: true, force: true });
+  for (const what of left) output.push(`left behind: ${what}\n`);
+  return { file, ok: status === 0 && left.length === 0, output: output.join("") };
+}
+
+/** What a test file has left behind; a process that is ending is given some seconds. */
+async function leftBy(mark: string, temp: string): Promise<string[]> {
+  const deadline = performance.now() + 5000;
+  for (;;) {
+    const mounts = process.platform === "linux" ? readFileSync("/proc/mounts", "utf8").split("\n") : [];
+    const left = [
+      ...processesWith(mark),
+      ...readdirSync(temp).map((name) => join(temp, name)),
+      ...mounts.filter((line) => line.includes(temp)),
+    ];
+    if (left.length === 0 || performance.now() > deadline) return left;
+    await Bun.sleep(100);
+  }
+}
+
+/** The command lines of living processes with this in their environment. */
+function processesWith(mark: string): string[] {
+  if (process.platform !== "linux") return [];
+  const found: string[] = [];
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (!readFileSync(`/proc/${pid}/environ`, "latin1").split("\0").includes(mark)) continue;
+      found.push(`${pid} ${readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ")}`);
+    } catch {} // it has ended
+  }
+  return found;
 }
 
 const count = (outcomes: Outcome[], what: string): number =>
