@@ -1,4 +1,25 @@
-# Runs before _start: see record-start.ts. Records in the value of AT_FLAGS (8) of the auxiliary vector,
+# Two pieces of code, see record-start.ts.
+#
+# forward, 64 bytes: a handler of fault signals, sigaction(2) with SA_SIGINFO. One thread of the engine blocks all but these.
+# It blocks them when this returns. One that a process sent is sent to us again, for the thread that waits for it. A fault of
+# its own comes again, and ends the process because it is blocked.
+    .globl forward
+forward:
+    orq $0x4f8, 0x128(%rdx)     # uc_sigmask: ILL TRAP ABRT BUS FPE SEGV
+    cmpl $0, 8(%rsi)            # si_code: above 0 from the kernel
+    jg 1f
+    mov %edi, %r8d
+    mov $39, %eax               # getpid()
+    syscall
+    mov %eax, %edi
+    mov %rsi, %rdx
+    mov %r8d, %esi
+    mov $129, %eax              # rt_sigqueueinfo(pid, signal, siginfo)
+    syscall
+1:  ret
+    .org forward + 64
+
+# stub runs before _start. Records in the value of AT_FLAGS (8) of the auxiliary vector,
 # which Linux leaves 0 and nothing reads, which signals were ignored at execve(2): bit S-1 for signal S.
 # Bit 8 (SIGKILL, which cannot be ignored) says that SIGPWR was blocked. Keeps rdx and rsp, which _start reads.
     .globl stub

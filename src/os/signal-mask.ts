@@ -10,6 +10,7 @@
  * | soft RLIMIT_NOFILE raised to the hard one     | main                                | `setrlimit` renamed (1)                  | probe       |
  * | SIGPIPE, SIGXFSZ ignored                      | main                                | recorded (2), set again in `blockSignals`| probe       |
  * | ILL TRAP ABRT BUS FPE SEGV handled            | crash handler; JavaScriptCore       | recorded (2), set again before the start | probe       |
+ * | ILL TRAP ABRT BUS FPE SEGV open in one thread | libpas, the thread that frees memory | passed on (2), `passFaultsOn`           | signals     |
  * | SYS handled                                   | main (seccomp filters)              | recorded (2), set again before the start | probe       |
  * | PWR handled and unblocked                     | JavaScriptCore, threads             | recorded (2), set again before the start | probe       |
  * | INT, TERM handled where 0, 1 or 2 is a terminal | c-bindings, start                 | `tcgetattr` renamed (1)                  | probe       |
@@ -41,15 +42,23 @@ import {
   signalSet,
 } from "./signal-sets.ts";
 
-const { sigprocmask, signal, getauxval } = libc({
+const { sigprocmask, signal, getauxval, sigaction } = libc({
   sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
   signal: { args: ["i32", "ptr"], returns: "ptr" },
-  ...(linux && { getauxval: { args: ["u64"], returns: "u64" } }),
+  ...(linux && {
+    getauxval: { args: ["u64"], returns: "u64" },
+    sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+  }),
 } as const);
 
 const all = allSignals();
 const isPresent = linux && isCompiled;
 const AT_FLAGS = 8;
+const AT_ENTRY = 9;
+/** Where the binary has a handler of fault signals: so many bytes before its entry, see `build/record-start.ts`. */
+const HANDLER_BYTES = 64n;
+/** SA_SIGINFO, SA_ONSTACK, SA_RESTART: sigaction(2). */
+const HANDLER_FLAGS = 0x1800_0004n;
 /** A bit that no signal needs: SIGKILL cannot be ignored. */
 const PWR_WAS_BLOCKED = 1n << 8n;
 
@@ -105,6 +114,18 @@ export function restoreIgnored(): void {
   changeMask(SIG_BLOCK, all);
   if (!isPresent) return;
   for (const number of [...FAULTS, SIGPWR, SIGSYS]) if (wasIgnored(number)) signal(number, SIG_IGN);
+}
+
+/**
+ * From now on a fault signal that another process sent reaches the thread that waits for it. One thread of the engine blocks
+ * all signals but these, and would take it: then we end alone, and the command goes on. Not in the npm package, nor on macOS.
+ */
+export function passFaultsOn(): void {
+  if (!isPresent) return;
+  const action = new BigUint64Array(20); // handler, mask of 128 bytes, flags
+  action[0] = BigInt(getauxval!(AT_ENTRY)) - HANDLER_BYTES;
+  action[17] = HANDLER_FLAGS;
+  for (const number of FAULTS) sigaction!(number, address(action), null);
 }
 
 /** Ignores ended children again, for a program that this one becomes. */

@@ -8,6 +8,7 @@
  * the kernel does not tell it from one to us alone, and that one must not be lost.
  */
 import { type Change, childChange, type Ending } from "../../os/child-process.ts";
+import { passFaultsOn } from "../../os/signal-mask.ts";
 import {
   dieBySignal,
   exit,
@@ -146,6 +147,7 @@ const isForTerminal = (signal: number): boolean => signal === SIG.TTIN || signal
  */
 export function supervise(pid: number, seen?: Set<number>, meanwhile?: () => number | undefined): Ending {
   const supervision = new Supervision(pid, seen);
+  passFaultsOn();
   for (;;) {
     const ending = supervision.poll();
     if (ending !== undefined) return ending;
