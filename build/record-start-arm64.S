@@ -8,6 +8,8 @@ forward:
     ldr w9, [x1, #8]            // si_code: above 0 from the kernel
     cmp w9, #0
     b.gt 1f
+    mov w9, #-1                 // SI_QUEUE: the code of kill(2) is allowed to the main thread alone
+    str w9, [x1, #8]
     mov x9, x0
     mov x8, #172                // getpid()
     svc #0
@@ -16,7 +18,7 @@ forward:
     mov x8, #138                // rt_sigqueueinfo(pid, signal, siginfo)
     svc #0
 1:  ret
-    .org forward + 64
+    .org forward + 96
 
     .globl stub
 stub:

@@ -1,6 +1,6 @@
 # Two pieces of code, see record-start.ts.
 #
-# forward, 64 bytes: a handler of fault signals, sigaction(2) with SA_SIGINFO. One thread of the engine blocks all but these.
+# forward, 96 bytes: a handler of fault signals, sigaction(2) with SA_SIGINFO. One thread of the engine blocks all but these.
 # It blocks them when this returns. One that a process sent is sent to us again, for the thread that waits for it. A fault of
 # its own comes again, and ends the process because it is blocked.
     .globl forward
@@ -8,6 +8,7 @@ forward:
     orq $0x4f8, 0x128(%rdx)     # uc_sigmask: ILL TRAP ABRT BUS FPE SEGV
     cmpl $0, 8(%rsi)            # si_code: above 0 from the kernel
     jg 1f
+    movl $-1, 8(%rsi)           # SI_QUEUE: the code of kill(2) is allowed to the main thread alone
     mov %edi, %r8d
     mov $39, %eax               # getpid()
     syscall
@@ -17,7 +18,7 @@ forward:
     mov $129, %eax              # rt_sigqueueinfo(pid, signal, siginfo)
     syscall
 1:  ret
-    .org forward + 64
+    .org forward + 96
 
 # stub runs before _start. Records in the value of AT_FLAGS (8) of the auxiliary vector,
 # which Linux leaves 0 and nothing reads, which signals were ignored at execve(2): bit S-1 for signal S.

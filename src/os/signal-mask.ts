@@ -56,7 +56,7 @@ const isPresent = linux && isCompiled;
 const AT_FLAGS = 8;
 const AT_ENTRY = 9;
 /** Where the binary has a handler of fault signals: so many bytes before its entry, see `build/record-start.ts`. */
-const HANDLER_BYTES = 64n;
+const HANDLER_BYTES = 96n;
 /** SA_SIGINFO, SA_ONSTACK, SA_RESTART: sigaction(2). */
 const HANDLER_FLAGS = 0x1800_0004n;
 /** A bit that no signal needs: SIGKILL cannot be ignored. */
