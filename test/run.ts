@@ -1,6 +1,7 @@
 /**
  * Runs every test file in a process and a session of its own, some at a time, the long ones first. The output of a file
- * that fails follows at once. A file that leaves a process, a file or a mount behind fails.
+ * that fails follows at once. A file that leaves a file, a mount or a process of ours behind fails; commands that outlive
+ * their killed wrapper, as tests want them to, are ended.
  */
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -49,15 +50,27 @@ async function leftBy(mark: string, temp: string): Promise<string[]> {
     const mounts = process.platform === "linux" ? readFileSync("/proc/mounts", "utf8").split("\n") : [];
     const left = [
       ...processesWith(mark),
-      ...readdirSync(temp).map((name) => join(temp, name)),
+      ...readdirSync(temp)
+        .filter((name) => name !== "node-compile-cache") // of tsc
+        .map((name) => join(temp, name)),
       ...mounts.filter((line) => line.includes(temp)),
     ];
-    if (left.length === 0 || performance.now() > deadline) return left;
+    if (left.length === 0 || performance.now() > deadline) return left.filter(isOurs);
     await Bun.sleep(100);
   }
 }
 
-/** The command lines of living processes with this in their environment. */
+/** Ends a process that is not ours. */
+function isOurs(left: string): boolean {
+  const pid = Number(/^(\d+) (?!.*(exclusive|bun))/.exec(left)?.[1] ?? 0);
+  if (pid === 0) return true;
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {} // it has ended
+  return false;
+}
+
+/** The pids and command lines of living processes with this in their environment. */
 function processesWith(mark: string): string[] {
   if (process.platform !== "linux") return [];
   const found: string[] = [];

@@ -158,8 +158,7 @@ describe.if(linux)("a wait", () => {
       expect(woken.length).toBeLessThanOrEqual(2);
       expect(all.filter((one) => waits(one.pid)).length).toBe(7);
     } finally {
-      for (const one of all) one.kill("SIGKILL");
-      await Promise.all(all.map((one) => one.result));
+      await Promise.all(all.map((one) => one[Symbol.asyncDispose]()));
     }
   });
 });

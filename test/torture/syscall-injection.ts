@@ -46,7 +46,8 @@ export async function tamper(args: string[], dir: TempDir, how: Tampering = {}):
     how.inject === undefined ? [] : ["-e", `inject=${how.inject}`],
   ].flat();
   const child = Bun.spawn(["strace", ...options, "--", binary, ...args], {
-    env: { ...process.env, EXCLUSIVE_DIR: dir.path, ...how.env },
+    // strace kills in an execve(2) that fails, not in one that succeeds.
+    env: { ...process.env, PATH: `/nowhere:${process.env.PATH}`, EXCLUSIVE_DIR: dir.path, ...how.env },
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
   });
