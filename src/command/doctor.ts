@@ -33,7 +33,7 @@ async function doctor(rawArgs: string[]): Promise<number> {
   let dir = rest[0];
   // EXCLUSIVE_STORE is not considered: without an option a directory is checked.
   if (values.store !== undefined || values["store-file"] !== undefined) {
-    if (dir !== undefined) throw new UsageError("doctor looks at a directory or at a store, not at both");
+    if (dir !== undefined) throw new UsageError("DIR cannot be combined with --store");
     const location = lockLocation(values);
     if ("url" in location) return (await import("./doctor/store.ts")).doctorStore(location.url, json);
     dir = location.dir;

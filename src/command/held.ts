@@ -38,6 +38,6 @@ async function held(rawArgs: string[]): Promise<number> {
   const how = await inherited(openStoreOf(values), name);
   if (how === "none") return NOT_HELD;
   if (how !== "unknown") return EXIT.OK;
-  printError(`'${printable(name)}': it cannot be told whether this process holds it`);
+  printError(`cannot tell whether this process runs under '${printable(name)}'`);
   return EXIT.NO_PERMISSION;
 }

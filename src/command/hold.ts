@@ -55,9 +55,9 @@ export async function hold(args: string[]): Promise<number> {
   const name = requireName(rest);
   const { label, quiet, json } = values;
   const time = values.for === undefined ? undefined : milliseconds(values.for);
-  if (time === 0) throw new UsageError("--for takes a time longer than 0");
+  if (time === 0) throw new UsageError("--for takes a duration longer than 0, such as 2h");
   const where = lockLocation(values);
-  if ("url" in where) throw new UsageError("hold does not go with a store yet");
+  if ("url" in where) throw new UsageError("hold is for locks in files: it cannot be combined with a store");
   const store = new FileStore({ dir: where.dir });
   const request = requestFor({ name, label });
   const log = new EventLog({ quiet }, name, { logFile: logFileOf(values), label });

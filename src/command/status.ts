@@ -64,7 +64,7 @@ function inWords(lock: LockStatus): string {
 function stateInWords(lock: LockStatus): string {
   if (lock.state === "free") return `'${printable(lock.name)}' is free`;
   if (lock.state === "unknown")
-    return `'${printable(lock.name)}': we may not read ${printable(lock.lockfile)}, so this cannot be known`;
+    return `cannot tell whether '${printable(lock.name)}' is held: no permission to read ${printable(lock.lockfile)}`;
   if (lock.slots) return lock.slots.map(inWords).join("\n");
   const others = (lock.others ?? []).map(
     (holder) => `  ${holder.left ? "and" : "shared with one held"}${describeHolder(holder)}`,

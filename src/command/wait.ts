@@ -84,10 +84,10 @@ async function wait(rawArgs: string[]): Promise<number> {
   return EXIT.TEMPORARY_FAILURE;
 }
 
-/** Reports another user's lock file that we may not read: without opening it there is no way into its queue. */
+/** Reports another user's lock file that cannot be read: without opening it there is no way into its queue. */
 function notAllowed({ name, state, lockfile }: LockStatus): number {
-  const held = state === "held" ? " is held, but" : ":";
-  printError(`'${printable(name)}'${held} we may not read ${printable(lockfile)}, and so cannot wait for it`);
+  const held = state === "held" ? " (held)" : "";
+  printError(`cannot wait for '${printable(name)}'${held}: no permission to read ${printable(lockfile)}`);
   return EXIT.NO_PERMISSION;
 }
 

@@ -26,7 +26,7 @@ describe.if(hasRedis())("with a store", () => {
     url = `redis://default:${encodeURIComponent(PASSWORD)}@127.0.0.1:${server.port}/3`;
     const { status, stderr } = await run(["first", "--", "true"]);
     expect(status).toBe(0);
-    expect(stderr).toContain("waiting 2 s"); // a fresh server may have forgotten a lock
+    expect(stderr).toContain("waiting one lease (2s)"); // a fresh server may have forgotten a lock
   });
   afterAll(async () => {
     await server?.[Symbol.asyncDispose]();

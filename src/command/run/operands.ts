@@ -1,5 +1,6 @@
 /** NAME and COMMAND of `exclusive run`, and what a misplaced option was meant to be. */
 import type { ArgsDef } from "citty";
+import { shellWord } from "../../os/processes.ts";
 import { UsageError } from "../cli/exit-status.ts";
 import { parseOptions } from "../cli/options.ts";
 
@@ -46,6 +47,5 @@ function misplaced(options: string[], name: string, tail: string[], definition: 
 
 /** A word as a shell needs it, without the password of a URL. */
 function quoted(word: string): string {
-  const shown = word.replace(/:\/\/[^/@]*@/, "://");
-  return /^[\w@%+=:,./-]+$/.test(shown) ? shown : `'${shown.replaceAll("'", "'\\''")}'`;
+  return shellWord(word.replace(/:\/\/[^/@]*@/, "://"));
 }

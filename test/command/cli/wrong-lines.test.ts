@@ -27,8 +27,8 @@ test.each([
   ["run --timeout backup -- x", "not a duration: 'backup' (examples: 500ms, 30s, 5m, 1h30m)"],
   ["run --ttl backup -- x", "--ttl is for locks in a store: it needs --store or EXCLUSIVE_STORE"],
   ["run --store redis://h --ttl backup -- x", "not a duration: 'backup' (examples: 500ms, 30s, 5m, 1h30m)"],
-  ["run --slots backup -- x", "--slots takes a whole number up to 64, not 'backup'"],
-  ["run -E backup -- x", "--conflict-exit-code takes a whole number up to 255, not 'backup'"],
+  ["run --slots backup -- x", "--slots takes a whole number from 1 to 64, not 'backup'"],
+  ["run -E backup -- x", "--conflict-exit-code takes a whole number from 0 to 255, not 'backup'"],
   ["run --if-held backup -- x", "--if-held takes fail, skip, coalesce, replace, not 'backup'"],
   // Something is missing.
   ["run", "missing NAME"],
@@ -52,7 +52,7 @@ test.each([
     "run --dir d --store redis://h job true",
     "--dir is for locks in files: it cannot be combined with a store",
   ],
-  ["run --slots 2 --shared job true", "slots cannot be combined with file or shared"],
+  ["run --slots 2 --shared job true", "--slots cannot be combined with --file or --shared"],
   ["run --exec --close job true", "--close cannot be combined with --exec: no process would have the lock"],
   [
     "run --exec --store redis://h job true",
@@ -73,7 +73,7 @@ test.each([
   ["stop --signal TREM job", "no such signal: 'TREM' (did you mean TERM?)"],
   ["stop --grace soon job", "not a duration: 'soon' (examples: 500ms, 30s, 5m, 1h30m)"],
   ["wait --timeout soon job", "not a duration: 'soon' (examples: 500ms, 30s, 5m, 1h30m)"],
-  ["list job", "list takes no NAME: ask exclusive status NAME"],
+  ["list job", "list takes no NAME (did you mean exclusive status NAME?)"],
   ["run --log-format xml job true", "--log-format takes text, json, not 'xml'"],
 ])("%p: %s", async (line, message) => {
   using dir = new TempDir();
