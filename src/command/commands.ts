@@ -16,6 +16,7 @@ export const COMMANDS: Record<string, Loader> = {
   path: async () => (await import("./path.ts")).default,
   doctor: async () => (await import("./doctor.ts")).default,
   flock: async () => (await import("./flock.ts")).default,
+  man: async () => (await import("./man.ts")).default,
   completion: async () => (await import("./completion.ts")).default,
 };
 
@@ -27,15 +28,32 @@ export async function loadCommand(name: string): Promise<Command | undefined> {
 /** What other programs call the commands. */
 const ALSO: Record<string, string> = {
   ls: "list",
+  locks: "list",
+  top: "list --watch",
+  watch: "list --watch",
   ps: "status",
   show: "status",
+  info: "status",
+  who: "status",
   kill: "stop",
+  end: "stop",
   unlock: "stop",
   release: "stop",
+  free: "stop",
+  rm: "stop",
   lock: "run",
   exec: "run",
+  start: "run",
+  acquire: "run",
+  try: "run",
+  keep: "hold",
   check: "doctor",
+  test: "doctor",
   log: "history",
+  logs: "history",
+  file: "path",
+  where: "path",
+  manual: "man",
   version: "--version",
 };
 

@@ -16,10 +16,15 @@ const ARGS = defineArgs({
 export default defineCommand({
   meta: {
     name: "doctor",
-    description: "check that locking works in a directory",
+    description: "check that locking works in a directory or store",
     examples: [
       ["doctor", "the default directory"],
       ["doctor /mnt/share", "another one"],
+      ["doctor --store redis://cache:6379", "a store"],
+    ],
+    notes: [
+      "Exit status: 0 locks work, 3 maybe not between hosts, 74 they do not",
+      "Environment: EXCLUSIVE_DIR",
     ],
   },
   args: ARGS,

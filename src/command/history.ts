@@ -46,6 +46,10 @@ export default defineCommand({
       ["history backup", "the last 20 runs"],
       ["history --prometheus", "metrics"],
     ],
+    notes: [
+      "Exit status: 0; 64 no log file named; 74 it cannot be read",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE",
+    ],
   },
   args: ARGS,
   run: ({ rawArgs }) => history(rawArgs),

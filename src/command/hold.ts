@@ -42,7 +42,11 @@ export default defineCommand({
     description: "keep a lock without a command",
     examples: [
       ["hold --for 2h --label maintenance deploy", "no deploy for two hours"],
-      ["hold deploy", "until exclusive stop deploy"],
+      ["hold deploy", "until stop deploy"],
+    ],
+    notes: [
+      "Exit status: 0 taken, 75 held by another process",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_LOG_FILE",
     ],
   },
   args: ARGS,

@@ -48,6 +48,10 @@ export default defineCommand({
       ["list --watch", "a live table; q leaves it"],
       ["list --json | jq '.[].holder.pid'", "for programs"],
     ],
+    notes: [
+      "Exit status: 0, also when there are none",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, NO_COLOR, CLICOLOR_FORCE",
+    ],
   },
   args: ARGS,
   run: ({ rawArgs }) => list(rawArgs),

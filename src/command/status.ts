@@ -26,8 +26,12 @@ export default defineCommand({
     name: "status",
     description: "show a lock's state and holder",
     examples: [
-      ["status backup", "exit 0: held, 3: free, 77: no permission to tell"],
-      ["status --json backup | jq .holder", ""],
+      ["status backup", "held or free, and its holder"],
+      ["status --json backup | jq .holder", "for programs"],
+    ],
+    notes: [
+      "Exit status: 0 held, 3 free, 77 no permission to tell",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE",
     ],
   },
   args: ARGS,

@@ -51,6 +51,10 @@ export default defineCommand({
       ["stop worker", "SIGTERM; SIGKILL after 10s"],
       ["stop -s INT -g 1m worker", "SIGINT; SIGKILL after 1m"],
     ],
+    notes: [
+      "Exit status: 0 stopped or free, 75 still held, 77 not permitted",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE",
+    ],
   },
   args: ARGS,
   run: ({ rawArgs }) => stop(rawArgs),

@@ -43,7 +43,11 @@ export default defineCommand({
     description: "wait until a lock is free",
     examples: [
       ["wait backup", "until no process holds it"],
-      ["wait -t 10m backup && ./report.sh", "exit 75: timed out"],
+      ["wait -t 10m backup && ./report.sh", "for 10 minutes at most"],
+    ],
+    notes: [
+      "Exit status: 0 free, 75 timed out, 77 no permission to wait",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE",
     ],
   },
   args: ARGS,

@@ -24,7 +24,7 @@ function usageOf({ meta, args }: Command): string {
  * page shows. A test holds that the groups have every option of such a command.
  */
 const GROUPS: readonly { title: string; common: readonly string[]; rare: readonly string[] }[] = [
-  { title: "Waiting", common: ["wait", "timeout", "if-held"], rare: ["latest", "inherit"] },
+  { title: "Waiting", common: ["wait", "timeout", "if-held"], rare: ["overdue", "inherit"] },
   {
     title: "What to lock",
     common: ["slots", "shared", "dir", "file", "store"],
@@ -38,7 +38,7 @@ const GROUPS: readonly { title: string; common: readonly string[]; rare: readonl
   {
     title: "Output",
     common: ["quiet", "log-file"],
-    rare: ["verbose", "label", "overdue", "log-format", "on-event"],
+    rare: ["verbose", "label", "log-format", "on-event"],
   },
 ];
 
@@ -82,9 +82,13 @@ export function overview(commands: readonly Command[]): string {
     [
       ...columns(commands.map(({ meta }) => [meta.name, meta.description])),
       ...columns([
-        ["-h, --help", "this page; after COMMAND, that command's"],
+        ["-h, --help", "this page; exclusive COMMAND --help: that command's"],
         ["-V, --version", "the version"],
       ]),
+    ],
+    [
+      "Exit status of run: the command's; 75: held or timed out; 64: usage",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE, NO_COLOR",
     ],
   ]);
 }
@@ -97,7 +101,7 @@ function examplesOf({ meta }: Command): string[] {
 function screen(parts: string[][]): string {
   const sections = parts.filter((part) => part.length > 0);
   const lines = sections.flat().length + sections.length;
-  return sections.map((part) => part.join("\n")).join(lines < HEIGHT ? "\n\n" : "\n");
+  return sections.map((part) => part.join("\n")).join(lines <= HEIGHT ? "\n\n" : "\n");
 }
 
 /** The rows of the options by their long names; `help` is last. */
