@@ -142,7 +142,7 @@ export default defineCommand({
     ],
     notes: [
       "Exit status: the command's; 75: held or timed out; 64: usage; 70: lock lost",
-      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE (man exclusive)",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE (exclusive man)",
     ],
   },
   args: ARGS,
