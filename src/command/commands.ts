@@ -1,8 +1,9 @@
 /** The command tree, lazy as citty's `subCommands`: a command's file is loaded when it is run or described. */
 import { printable } from "../errors.ts";
+import { shellWord } from "../os/processes.ts";
 import type { Command, Loader } from "./cli/define.ts";
 import { UsageError } from "./cli/exit-status.ts";
-import { suggestion } from "./cli/suggest.ts";
+import { nearest, suggestion } from "./cli/suggest.ts";
 
 export const COMMANDS: Record<string, Loader> = {
   run: async () => (await import("./run.ts")).default,
@@ -58,12 +59,22 @@ const ALSO: Record<string, string> = {
 };
 
 /** The error for a name that is no command, with the name that was probably meant. */
-export function unknownCommand(name: string): UsageError {
+export function unknownCommand(name: string, rest: readonly string[] = []): UsageError {
   if (name === "") return new UsageError("missing COMMAND");
   if (name.startsWith("-")) {
     const near = suggestion(name, ["--help", "--version"]);
     const hint = near || " (options go after the command, as in exclusive run --wait)";
     return new UsageError(`unknown option '${printable(name)}'${hint}`);
+  }
+  if (
+    rest.includes("--") &&
+    !Object.hasOwn(ALSO, name) &&
+    nearest(name, Object.keys(COMMANDS)) === undefined
+  ) {
+    const line = [name, ...rest].map(shellWord).join(" ");
+    return new UsageError(
+      `unknown command '${printable(name)}' (did you mean exclusive run ${printable(line)}?)`,
+    );
   }
   const also = Object.hasOwn(ALSO, name) ? ` (did you mean ${ALSO[name]}?)` : undefined;
   const meant = also ?? suggestion(name, [...Object.keys(COMMANDS), "help"]);

@@ -4,6 +4,7 @@ import { defineCommand } from "citty";
 import { acquireSync, releaseSync, requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, printable } from "../errors.ts";
+import { shellWord } from "../os/processes.ts";
 import { FileStore } from "../store/file/file-store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
@@ -56,6 +57,10 @@ export default defineCommand({
 /** Takes the lock, and leaves it to a process that does nothing else: this one ends at once. */
 export async function hold(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, ARGS);
+  if (rest.length > 1)
+    throw new UsageError(
+      `hold takes NAME alone (did you mean exclusive run ${rest.map(shellWord).join(" ")}?)`,
+    );
   const name = requireName(rest);
   const { label, quiet, json } = values;
   const time = values.for === undefined ? undefined : milliseconds(values.for);

@@ -12,7 +12,7 @@ import { endlessWait } from "../store/inheritance.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
-import { EXIT } from "./cli/exit-status.ts";
+import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { describeHolder } from "./output/describe-holder.ts";
@@ -20,6 +20,7 @@ import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print, printError } from "./output/print.ts";
 import { showWaiting } from "./output/wait-line.ts";
+import { BARE_DURATION } from "./run/operands.ts";
 
 const ARGS = defineArgs({
   ...NAME,
@@ -56,6 +57,8 @@ export default defineCommand({
 
 async function wait(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
+  if (rest.length === 2 && BARE_DURATION.test(rest[1]!))
+    throw new UsageError(`one NAME at a time (did you mean --timeout ${rest[1]}?)`);
   const name = requireName(rest);
   const store = openStoreOf(values);
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);

@@ -4,7 +4,8 @@ import { shellWord } from "../../os/processes.ts";
 import { UsageError } from "../cli/exit-status.ts";
 import { parseOptions } from "../cli/options.ts";
 
-const BARE_DURATION = /^\d+(\.\d+)?(ms|s|m|h|d)?$/;
+/** A duration where an operand is expected. */
+export const BARE_DURATION = /^\d+(\.\d+)?(ms|s|m|h|d)?$/;
 
 /**
  * Splits the operands into the lock's name and the command.
