@@ -330,6 +330,6 @@ describe.if(hasRedis())("Redis with TLS and users", () => {
     await secure.cli("ACL", "SETUSER", "worker", "-info");
     const refused = await exclusive(["run", "--store", url, "x", "--", "true"]);
     expect(refused.status).toBe(69);
-    expect(refused.stderr).toContain("docs/stores.md says what it needs");
+    expect(refused.stderr).toContain("see docs/stores.md for the permissions it needs");
   });
 });
