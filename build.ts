@@ -48,6 +48,7 @@ async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): P
       BUILD_VERSION: JSON.stringify(version),
       BUILD_COMMIT: JSON.stringify(commit()),
       BUILD_LIBC: JSON.stringify(libcOf(target)),
+      BUILD_MANUAL: JSON.stringify(await Bun.file("docs/exclusive.1").text()),
     },
     bytecode: true,
     format: "esm",

@@ -3,7 +3,7 @@
  *
  * `Lock` and `exclusive run` are the callers.
  */
-import { type Duration, withUnit } from "./duration.ts";
+import { type Duration, limitInWords, withUnit } from "./duration.ts";
 import {
   CannotAcquireLock,
   EndlessWait,
@@ -147,7 +147,7 @@ export async function acquire<L extends Lease>(
     return found;
   } catch (error) {
     if (timeout === undefined || error !== deadline?.signal.reason) throw error;
-    throw new LockTimeout(await refusal(), timeout / 1000);
+    throw new LockTimeout(await refusal(), limitInWords(timeout));
   }
 }
 

@@ -67,6 +67,9 @@ export function humanDuration(milliseconds: number): string {
   return `${seconds}s`;
 }
 
-/** Formats a limit for people, as `humanDuration`, and `400ms` below a second. */
-export const limitInWords = (milliseconds: number): string =>
-  milliseconds < 1000 ? `${milliseconds}ms` : humanDuration(milliseconds);
+/** Formats a time for people, as `humanDuration`, where a part of a second counts: `400ms`, `1.5s`. */
+export function limitInWords(milliseconds: number): string {
+  if (milliseconds < 999.5) return `${Math.max(0, Math.round(milliseconds))}ms`;
+  if (milliseconds < 9950) return `${Number((milliseconds / 1000).toFixed(1))}s`;
+  return humanDuration(Math.round(milliseconds / 1000) * 1000);
+}

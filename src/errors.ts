@@ -30,7 +30,7 @@ export interface Holder {
   token?: string | undefined;
   /** The process's user: asked of the OS by `exclusive list` and `exclusive status`, as the command line is. */
   user?: string | undefined;
-  /** The command line of the command, else of the process, its arguments separated by spaces. */
+  /** The command line of the command, else of the process, quoted as a shell needs it. */
   commandLine?: string | undefined;
 }
 
@@ -85,11 +85,12 @@ export class EndlessWait extends CannotAcquireLock {
 export class LockTimeout extends CannotAcquireLock {
   override readonly name = "LockTimeout";
   override readonly code = "ETIMEDOUT";
-  constructor(refusal: Refusal, seconds: number) {
+  /** @param limit the time given, as text for people */
+  constructor(refusal: Refusal, limit: string) {
     const pid = refusal.holder?.pid;
     super(
       refusal,
-      `'${printable(refusal.lock)}' is still locked after ${Number(seconds.toFixed(3))} s${pid ? ` (by pid ${pid})` : ""}.`,
+      `'${printable(refusal.lock)}' is still locked after ${limit}${pid ? ` (by pid ${pid})` : ""}.`,
     );
   }
 }

@@ -183,7 +183,7 @@ export class Lock implements Disposable, AsyncDisposable {
   [Symbol.dispose](): void {
     if (this.#lease !== undefined && !isSync(this.#lease)) {
       this.release().catch(() => {}); // a missing `await` must not leak the lock
-      throw new TypeError("to give back a lock of this store takes time: declare it with 'await using'");
+      throw new TypeError("releasing a lock of this store takes time: declare it with 'await using'");
     }
     this.releaseSync();
   }
@@ -250,7 +250,7 @@ function storeFor(options: LockOptions): Store {
   const { store, ttl, dir, file, keep } = options;
   if (store === undefined) return new FileStore(options);
   if (dir !== undefined || file !== undefined || keep)
-    throw new TypeError("dir, file and keep are for locks in files: they do not go with store");
+    throw new TypeError("dir, file and keep are for locks in files: they cannot be combined with store");
   if (typeof store !== "string") return store;
   const directory = directoryOf(checkStoreUrl(store));
   return directory === undefined ? new LazyStore(store, { ttl }) : new FileStore({ dir: directory });

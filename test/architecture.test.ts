@@ -31,6 +31,7 @@ const PARTS = {
   "command/flock": /^src\/command\/flock\//,
   "command/doctor": /^src\/command\/doctor\//,
   "command/history": /^src\/command\/history\//,
+  "command/man": /^src\/command\/man\//,
   completions: /^src\/command\/completions\//,
 } as const;
 type Part = keyof typeof PARTS;
@@ -43,6 +44,7 @@ const STAGES: readonly Part[] = [
   "command/flock",
   "command/doctor",
   "command/history",
+  "command/man",
   "completions",
 ];
 const FOR_COMMANDS: readonly Part[] = ["cli", "output", ...LIBRARY];
@@ -76,6 +78,7 @@ const MAY_USE: Record<Part, readonly Part[]> = {
   "command/flock": FOR_COMMANDS,
   "command/doctor": FOR_COMMANDS,
   "command/history": FOR_COMMANDS,
+  "command/man": [],
   completions: [],
 };
 

@@ -16,10 +16,10 @@ test("CannotAcquireLock carries the lock's name, its file and its holder", () =>
 });
 
 test("LockTimeout is a CannotAcquireLock that names how long the wait was", () => {
-  const error = new LockTimeout(refusal, 1.5);
+  const error = new LockTimeout(refusal, "1.5s");
   expect(error).toBeInstanceOf(CannotAcquireLock);
   expect(error).toMatchObject({ ...refusal, name: "LockTimeout", code: "ETIMEDOUT" });
-  expect(error.message).toBe("'nightly' is still locked after 1.5 s (by pid 42).");
+  expect(error.message).toBe("'nightly' is still locked after 1.5s (by pid 42).");
 });
 
 test("a lock that this very process holds is not said to be another's", () => {

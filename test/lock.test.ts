@@ -214,7 +214,7 @@ describe("acquire", () => {
     expect(error).toBeInstanceOf(CannotAcquireLock);
     expect(error).toMatchObject({
       code: "ETIMEDOUT",
-      message: `'t' is still locked after 0.06 s (by pid ${process.pid}).`,
+      message: `'t' is still locked after 60ms (by pid ${process.pid}).`,
       holder: { pid: process.pid },
     });
   });
@@ -358,7 +358,7 @@ describe("die", () => {
     const waiting = startScript(`await new Lock({ name: "t", die: true }).acquire({ timeout: 20 });`, dir);
     expect(await waiting.result).toMatchObject({
       status: 1,
-      stderr: `'t' is still locked after 0.02 s (by pid ${holder.pid}).\n`,
+      stderr: `'t' is still locked after 20ms (by pid ${holder.pid}).\n`,
     });
   });
 });

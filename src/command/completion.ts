@@ -24,6 +24,7 @@ export default defineCommand({
       ["completion zsh > ~/.zfunc/_exclusive", ""],
       ["completion fish > ~/.config/fish/completions/exclusive.fish", ""],
     ],
+    notes: ["Exit status: 0"],
   },
   args: ARGS,
   run: ({ rawArgs }) => completion(rawArgs),

@@ -50,7 +50,7 @@ async function other(): Promise<number> {
   }
   const { loadCommand, unknownCommand } = await import("./commands.ts");
   const command = await loadCommand(name);
-  if (command === undefined) throw unknownCommand(name);
+  if (command === undefined) throw unknownCommand(name, rest);
   if (name !== "flock") {
     unblockSignals(); // flock's command inherits the mask, as run's does
     Bun.unsafe.setJITPolicy(1); // see build.ts

@@ -16,10 +16,15 @@ const ARGS = defineArgs({
 export default defineCommand({
   meta: {
     name: "doctor",
-    description: "check that locking works in a directory",
+    description: "check that locking works in a directory or store",
     examples: [
       ["doctor", "the default directory"],
       ["doctor /mnt/share", "another one"],
+      ["doctor --store redis://cache:6379", "a store"],
+    ],
+    notes: [
+      "Exit status: 0 locks work, 3 maybe not between hosts, 74 they do not",
+      "Environment: EXCLUSIVE_DIR",
     ],
   },
   args: ARGS,
@@ -33,7 +38,7 @@ async function doctor(rawArgs: string[]): Promise<number> {
   let dir = rest[0];
   // EXCLUSIVE_STORE is not considered: without an option a directory is checked.
   if (values.store !== undefined || values["store-file"] !== undefined) {
-    if (dir !== undefined) throw new UsageError("doctor looks at a directory or at a store, not at both");
+    if (dir !== undefined) throw new UsageError("DIR cannot be combined with --store");
     const location = lockLocation(values);
     if ("url" in location) return (await import("./doctor/store.ts")).doctorStore(location.url, json);
     dir = location.dir;

@@ -24,9 +24,10 @@ export default defineCommand({
     name: "held",
     description: "check whether the caller runs under a lock",
     examples: [
-      ["held backup", "exit 0: yes, 3: no, 77: cannot tell"],
+      ["held backup || exit 1", "under the lock only"],
       ['held x || exec exclusive run x -- "$0" "$@"', "at the top of a script"],
     ],
+    notes: ["Exit status: 0 yes, 3 no, 77 cannot tell", "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE"],
   },
   args: ARGS,
   run: ({ rawArgs }) => held(rawArgs),
@@ -38,6 +39,6 @@ async function held(rawArgs: string[]): Promise<number> {
   const how = await inherited(openStoreOf(values), name);
   if (how === "none") return NOT_HELD;
   if (how !== "unknown") return EXIT.OK;
-  printError(`'${printable(name)}': it cannot be told whether this process holds it`);
+  printError(`cannot tell whether this process runs under '${printable(name)}'`);
   return EXIT.NO_PERMISSION;
 }

@@ -1,5 +1,6 @@
 /** `exclusive help`: the overview, or the page of a command. */
 import { defineCommand } from "citty";
+import { isTerminal, windowSize } from "../os/terminal.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT } from "./cli/exit-status.ts";
 import { overview, page } from "./cli/help.ts";
@@ -11,6 +12,9 @@ const ARGS = defineArgs({
   command: { type: "positional", required: false, description: "the command to describe" },
   all: { type: "boolean", alias: "a", description: "every option, the rare ones too" },
 });
+
+/** Longer lines are hard to read. */
+const WIDTH_MAX = 80;
 
 /** Hidden: the overview names `--help` instead. */
 export default defineCommand({
@@ -31,12 +35,13 @@ export default defineCommand({
 async function help(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
   const topic = rest[0] ?? "help";
+  const width = isTerminal(1) ? Math.min(windowSize(1).columns, WIDTH_MAX) : undefined;
   if (topic === "help") {
-    print(overview(await loadCommands()));
+    print(overview(await loadCommands(), width));
     return EXIT.OK;
   }
   const command = await loadCommand(topic);
   if (command === undefined) throw unknownCommand(topic);
-  print(page(command, values.all));
+  print(page(command, { all: values.all, width }));
   return EXIT.OK;
 }

@@ -46,6 +46,10 @@ export default defineCommand({
       ["history backup", "the last 20 runs"],
       ["history --prometheus", "metrics"],
     ],
+    notes: [
+      "Exit status: 0; 64 no log file named; 74 it cannot be read",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE",
+    ],
   },
   args: ARGS,
   run: ({ rawArgs }) => history(rawArgs),
@@ -57,13 +61,11 @@ async function history(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
   if (rest.length > 1) throw new UsageError("one NAME at a time");
   const name = rest[0] === undefined ? undefined : recordedName(checkName(rest[0]));
-  if (values.json && values.prometheus) throw new UsageError("--json and --prometheus exclude each other");
+  if (values.json && values.prometheus) throw new UsageError("--json cannot be combined with --prometheus");
   const last = values.last === undefined ? LAST : countOf(values.last);
   const file = logFileOf(values);
   if (file === undefined)
-    throw new UsageError(
-      "no log file: name it with --log-file FILE or EXCLUSIVE_LOG_FILE, here and for the runs",
-    );
+    throw new UsageError("missing log file: use --log-file FILE or EXCLUSIVE_LOG_FILE, here and for run");
 
   const histories = new Histories(last, name);
   const broken = readEvents(file, (event) => histories.add(event));
@@ -99,7 +101,7 @@ async function heldNow(all: readonly LockHistory[], where: LocationValues): Prom
       if (state !== "unknown") held.set(name, state === "held");
     } catch (error) {
       if (!(error instanceof StoreError || error instanceof LockFileError)) throw error;
-      printError(`whether '${printable(name)}' is held now is not known: ${printable(error.message)}`);
+      printError(`cannot tell whether '${printable(name)}' is held now: ${printable(error.message)}`);
       if (error instanceof StoreError) break;
     }
   }

@@ -4,6 +4,7 @@ import { defineCommand } from "citty";
 import { acquireSync, releaseSync, requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, printable } from "../errors.ts";
+import { shellWord } from "../os/processes.ts";
 import { FileStore } from "../store/file/file-store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
@@ -42,7 +43,11 @@ export default defineCommand({
     description: "keep a lock without a command",
     examples: [
       ["hold --for 2h --label maintenance deploy", "no deploy for two hours"],
-      ["hold deploy", "until exclusive stop deploy"],
+      ["hold deploy", "until stop deploy"],
+    ],
+    notes: [
+      "Exit status: 0 taken, 75 held by another process",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_LOG_FILE",
     ],
   },
   args: ARGS,
@@ -52,12 +57,16 @@ export default defineCommand({
 /** Takes the lock, and leaves it to a process that does nothing else: this one ends at once. */
 export async function hold(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, ARGS);
+  if (rest.length > 1)
+    throw new UsageError(
+      `hold takes NAME alone (did you mean exclusive run ${rest.map(shellWord).join(" ")}?)`,
+    );
   const name = requireName(rest);
   const { label, quiet, json } = values;
   const time = values.for === undefined ? undefined : milliseconds(values.for);
-  if (time === 0) throw new UsageError("--for takes a time longer than 0");
+  if (time === 0) throw new UsageError("--for takes a duration longer than 0, such as 2h");
   const where = lockLocation(values);
-  if ("url" in where) throw new UsageError("hold does not go with a store yet");
+  if ("url" in where) throw new UsageError("hold is for locks in files: it cannot be combined with a store");
   const store = new FileStore({ dir: where.dir });
   const request = requestFor({ name, label });
   const log = new EventLog({ quiet }, name, { logFile: logFileOf(values), label });

@@ -1,9 +1,11 @@
 /** `exclusive list`: locks and their holders. */
 import { defineCommand } from "citty";
+import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
 import { defaultDirectory } from "../name.ts";
+import { Keys } from "../os/keys.ts";
 import { dieBySignal, SIG } from "../os/signals.ts";
-import { isTerminal, windowSize } from "../os/terminal.ts";
+import { isCapable, isTerminal, windowSize } from "../os/terminal.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
@@ -24,9 +26,15 @@ const ARGS = defineArgs({
   watch: {
     type: "boolean",
     alias: "w",
-    description: "refresh until interrupted",
+    description: "refresh until q or Ctrl-C",
     details:
       "A terminal shows a live table; elsewhere the whole list is printed again whenever something has changed.",
+  },
+  overdue: {
+    type: "string",
+    valueHint: "DURATION",
+    description: "mark locks held for longer than DURATION",
+    details: "Their time is followed by an exclamation mark, in red where the terminal has colors.",
   },
   ...DIR,
 });
@@ -37,8 +45,12 @@ export default defineCommand({
     description: "list locks and their holders",
     examples: [
       ["list", "every lock of the directory"],
-      ["list --watch", "a live table, until Ctrl-C"],
+      ["list --watch", "a live table; q leaves it"],
       ["list --json | jq '.[].holder.pid'", "for programs"],
+    ],
+    notes: [
+      "Exit status: 0, also when there are none",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, NO_COLOR, CLICOLOR_FORCE",
     ],
   },
   args: ARGS,
@@ -47,29 +59,38 @@ export default defineCommand({
 
 /** Refresh interval. */
 const WATCH_MS = 1000;
+/** How often a typed key is looked for. */
+const KEY_MS = 100;
 
 async function list(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
-  if (rest.length > 0) throw new UsageError("list takes no NAME: ask exclusive status NAME");
+  if (rest.length > 0) throw new UsageError("list takes no NAME (did you mean exclusive status NAME?)");
+  if (values.overdue !== undefined && values.json)
+    throw new UsageError("--overdue cannot be combined with --json: compare .holder.acquiredAt");
+  const overdue = values.overdue === undefined ? undefined : milliseconds(values.overdue);
   const store = openStoreOf(values);
-  const terminal = isTerminal(1) && process.env.TERM !== "dumb";
   const look = () => describedLocks(store, values.all === true);
-  if (values.watch) return watch(look, values.json === true, terminal);
+  const table = (locks: LockStatus[]) =>
+    lockTable(locks, {
+      color: isColored(),
+      width: isTerminal(1) ? windowSize(1).columns : undefined,
+      overdue,
+    });
+  const none = `no locks in ${place(values)}`;
+  if (values.watch && isCapable(1) && !values.json) return watchLive(look, table, none);
+  if (values.watch) return watch(look, values.json ? undefined : table);
   const locks = await look();
   if (values.json) print(jsonLine(locks));
-  else if (locks.length > 0)
-    write(
-      lockTable(locks, { color: isColored(terminal), width: terminal ? windowSize(1).columns : undefined }),
-    );
-  else if (terminal) printError(`no locks in ${place(values)}`);
+  else if (locks.length > 0) write(table(locks));
+  else if (isTerminal(1)) printError(none);
   return EXIT.OK;
 }
 
 /** Colors for a terminal that has them. `NO_COLOR` (no-color.org) and `CLICOLOR_FORCE` (bixense.com/clicolors) decide first. */
-function isColored(terminal: boolean): boolean {
+function isColored(): boolean {
   const { NO_COLOR, CLICOLOR_FORCE } = process.env;
   if (NO_COLOR) return false;
-  return terminal || (!!CLICOLOR_FORCE && CLICOLOR_FORCE !== "0");
+  return isCapable(1) || (!!CLICOLOR_FORCE && CLICOLOR_FORCE !== "0");
 }
 
 /** The directory of the locks; a store by its URL could show a password. */
@@ -80,22 +101,25 @@ function place(values: LocationValues): string {
 
 type Look = () => Promise<LockStatus[]>;
 
+type Table = (locks: LockStatus[]) => string;
+
+/** The locks by name, numbers in it by their value. */
 async function describedLocks(store: Store, all: boolean): Promise<LockStatus[]> {
   const describer = new Describer();
   const locks = (await store.list()).filter(({ state }) => all || state !== "free");
-  return locks.map((lock) => describer.describe(lock));
+  const { compare } = new Intl.Collator("en", { numeric: true });
+  return locks.sort((a, b) => compare(a.name, b.name)).map((lock) => describer.describe(lock));
 }
 
-/** Outside a terminal, or as JSON, prints the whole list again whenever something has changed. */
-async function watch(look: Look, json: boolean, terminal: boolean): Promise<never> {
-  if (terminal && !json) return watchLive(look);
+/** Prints the whole list again whenever something has changed, as JSON where there is no table. */
+async function watch(look: Look, table: Table | undefined): Promise<never> {
   for (let before: string | undefined; ; await Bun.sleep(WATCH_MS)) {
     const locks = await look();
     const now = jsonLine(locks);
     if (now === before) continue;
     before = now;
-    if (json) print(now);
-    else write(`# ${new Date().toISOString()}\n${lockTable(locks)}`);
+    if (table === undefined) print(now);
+    else write(`# ${new Date().toISOString()}\n${table(locks)}`);
   }
 }
 
@@ -105,10 +129,12 @@ const ERASE_LINE = "\x1b[K";
 const ERASE_BELOW = "\x1b[J";
 
 /** Redraws the table in place. It is never longer than the screen: the cursor cannot go above the upper edge. */
-async function watchLive(look: Look): Promise<never> {
+async function watchLive(look: Look, table: Table, none: string): Promise<number> {
+  using keys = new Keys();
   let drawn = 0;
   /** Leaves the last table on the screen, with the cursor below it. */
   const leave = () => {
+    keys.restore();
     write(`${SHOW_CURSOR}\r\n`);
     drawn = 0;
   };
@@ -122,12 +148,11 @@ async function watchLive(look: Look): Promise<never> {
     leave();
     process.kill(process.pid, "SIGSTOP");
   });
-  for (;;) {
+  do {
     const locks = await look();
     const { columns, rows } = windowSize(1);
-    const lines = lockTable(locks, { color: isColored(true), width: columns })
-      .split("\n")
-      .slice(0, -1);
+    const text = locks.length > 0 ? table(locks) : `${Bun.sliceAnsi(none, 0, columns)}\n`;
+    const lines = text.split("\n").slice(0, -1);
     const room = Math.max(2, rows - 1);
     if (lines.length > room) {
       const left = lines.length - room + 1;
@@ -136,12 +161,21 @@ async function watchLive(look: Look): Promise<never> {
     const up = drawn > 1 ? `\x1b[${drawn - 1}A` : "";
     write(`${HIDE_CURSOR}${up}\r${lines.map((line) => line + ERASE_LINE).join("\r\n")}${ERASE_BELOW}`);
     drawn = lines.length;
-    await Promise.race([Bun.sleep(WATCH_MS), resized()]);
-  }
+  } while (!(await isLeft(keys)));
+  leave();
+  return EXIT.OK;
 }
 
-/** Resolves when the size of the terminal changes. */
-function resized(): Promise<void> {
+/** Sleeps until the next refresh, or until the window's size changes. @returns true when `q` was typed */
+async function isLeft(keys: Keys): Promise<boolean> {
+  let resized = false;
   process.removeAllListeners("SIGWINCH");
-  return new Promise((resolve) => process.once("SIGWINCH", () => resolve()));
+  process.once("SIGWINCH", () => {
+    resized = true;
+  });
+  for (let slept = 0; slept < WATCH_MS && !resized; slept += KEY_MS) {
+    if (/q/i.test(keys.take())) return true;
+    await Bun.sleep(KEY_MS);
+  }
+  return false;
 }

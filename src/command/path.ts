@@ -19,6 +19,7 @@ export default defineCommand({
     name: "path",
     description: "print a lock file's path",
     examples: [["path backup", "whether or not the file exists"]],
+    notes: ["Exit status: 0", "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE"],
   },
   args: ARGS,
   run: ({ rawArgs }) => path(rawArgs),

@@ -19,7 +19,7 @@ import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LEASE, lockLocation, NAME } from "./cli/lock-options.ts";
 import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { describeHeld } from "./output/describe-holder.ts";
+import { describeHeld, describeRunning } from "./output/describe-holder.ts";
 import { EventLog } from "./output/event-log.ts";
 import { printError } from "./output/print.ts";
 import { operands } from "./run/operands.ts";
@@ -142,7 +142,7 @@ export default defineCommand({
     ],
     notes: [
       "Exit status: the command's; 75: held or timed out; 64: usage; 70: lock lost",
-      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE (man exclusive)",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE (exclusive man)",
     ],
   },
   args: ARGS,
@@ -175,7 +175,9 @@ export function plan(args: string[]): RunPlan {
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
   const where = lockLocation(values);
   const ttl = values.ttl === undefined ? undefined : milliseconds(values.ttl);
-  const slots = wholeNumber("--slots", values.slots, 64);
+  const slots = wholeNumber("--slots", values.slots, 64, 1);
+  if (slots !== undefined && (file !== undefined || shared))
+    throw new UsageError("--slots cannot be combined with --file or --shared");
   if ("url" in where && values.exec)
     throw new UsageError("--exec cannot be combined with a store: a wrapper must stay to renew the lease");
   if (values.exec && values.close)
@@ -255,10 +257,8 @@ function reportRefusal(error: CannotAcquireLock, plan: RunPlan, log: EventLog): 
     return conflictStatus;
   }
   if (!endless && (policy === "skip" || (policy === "coalesce" && !late))) {
-    const reason = policy === "skip" ? undefined : "the run that was queued before has begun";
-    log.tell("skipped", { ...details, reason }, () => {
-      return `${describeHeld(name, holder)}: skipped${reason === undefined ? "" : `: ${reason}`}`;
-    });
+    const reason = policy === "skip" ? undefined : "another run was already queued, and has begun";
+    log.tell("skipped", { ...details, reason }, () => `skipped: ${reason ?? describeRunning(name, holder)}`);
     return EXIT.OK;
   }
   log.tell("refused", details, () => {
@@ -271,8 +271,8 @@ function reportRefusal(error: CannotAcquireLock, plan: RunPlan, log: EventLog): 
   return conflictStatus;
 }
 
-function wholeNumber(option: string, value: string | undefined, most: number): number | undefined {
+function wholeNumber(option: string, value: string | undefined, most: number, least = 0): number | undefined {
   if (value === undefined) return undefined;
-  if (/^\d+$/.test(value) && Number(value) <= most) return Number(value);
-  throw new UsageError(`${option} takes a whole number up to ${most}, not '${printable(value)}'`);
+  if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+  throw new UsageError(`${option} takes a whole number from ${least} to ${most}, not '${printable(value)}'`);
 }

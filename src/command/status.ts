@@ -26,8 +26,12 @@ export default defineCommand({
     name: "status",
     description: "show a lock's state and holder",
     examples: [
-      ["status backup", "exit 0: held, 3: free, 77: no permission to tell"],
-      ["status --json backup | jq .holder", ""],
+      ["status backup", "held or free, and its holder"],
+      ["status --json backup | jq .holder", "for programs"],
+    ],
+    notes: [
+      "Exit status: 0 held, 3 free, 77 no permission to tell",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE",
     ],
   },
   args: ARGS,
@@ -64,7 +68,7 @@ function inWords(lock: LockStatus): string {
 function stateInWords(lock: LockStatus): string {
   if (lock.state === "free") return `'${printable(lock.name)}' is free`;
   if (lock.state === "unknown")
-    return `'${printable(lock.name)}': we may not read ${printable(lock.lockfile)}, so this cannot be known`;
+    return `cannot tell whether '${printable(lock.name)}' is held: no permission to read ${printable(lock.lockfile)}`;
   if (lock.slots) return lock.slots.map(inWords).join("\n");
   const others = (lock.others ?? []).map(
     (holder) => `  ${holder.left ? "and" : "shared with one held"}${describeHolder(holder)}`,

@@ -48,8 +48,12 @@ export default defineCommand({
     name: "stop",
     description: "end the process that holds a lock",
     examples: [
-      ["stop worker", "SIGTERM; SIGKILL after 10 s"],
-      ["stop -s INT -g 1m worker", "SIGINT; SIGKILL after a minute"],
+      ["stop worker", "SIGTERM; SIGKILL after 10s"],
+      ["stop -s INT -g 1m worker", "SIGINT; SIGKILL after 1m"],
+    ],
+    notes: [
+      "Exit status: 0 stopped or free, 75 still held, 77 not permitted",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE",
     ],
   },
   args: ARGS,
@@ -81,10 +85,10 @@ function inWords({ stopped, left, strangers, unseen }: Stopped, now: LockStatus)
   const state =
     now.state === "held" ? describeHeld(now.name, now.holder) : `'${printable(now.name)}' is free`;
   if (left.length === 0 && (strangers.length > 0 || unseen)) {
-    const who = unseen ? "a process that we may not see" : `pid ${strangers.join(", ")}`;
-    return `stopped pid ${stopped.join(", ")}, but ${who} has the lock's open file; it is not of that command, and was not signalled`;
+    const who = unseen ? "a hidden process" : `pid ${strangers.join(", ")}`;
+    return `stopped pid ${stopped.join(", ")}, but ${who} still has the lock's open file: it is not part of that command, and was not signalled`;
   }
-  if (left.length > 0) return `pid ${left.join(", ")} holds it even after SIGKILL: ${state}`;
+  if (left.length > 0) return `pid ${left.join(", ")} still holds it after SIGKILL: ${state}`;
   return stopped.length > 0 ? `stopped pid ${stopped.join(", ")}: ${state}` : state;
 }
 

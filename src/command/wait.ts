@@ -12,7 +12,7 @@ import { endlessWait } from "../store/inheritance.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
-import { EXIT } from "./cli/exit-status.ts";
+import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { parseOptions } from "./cli/options.ts";
 import { describeHolder } from "./output/describe-holder.ts";
@@ -20,6 +20,7 @@ import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print, printError } from "./output/print.ts";
 import { showWaiting } from "./output/wait-line.ts";
+import { BARE_DURATION } from "./run/operands.ts";
 
 const ARGS = defineArgs({
   ...NAME,
@@ -43,7 +44,11 @@ export default defineCommand({
     description: "wait until a lock is free",
     examples: [
       ["wait backup", "until no process holds it"],
-      ["wait -t 10m backup && ./report.sh", "exit 75: timed out"],
+      ["wait -t 10m backup && ./report.sh", "for 10 minutes at most"],
+    ],
+    notes: [
+      "Exit status: 0 free, 75 timed out, 77 no permission to wait",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE",
     ],
   },
   args: ARGS,
@@ -52,6 +57,8 @@ export default defineCommand({
 
 async function wait(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
+  if (rest.length === 2 && BARE_DURATION.test(rest[1]!))
+    throw new UsageError(`one NAME at a time (did you mean --timeout ${rest[1]}?)`);
   const name = requireName(rest);
   const store = openStoreOf(values);
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
@@ -84,10 +91,10 @@ async function wait(rawArgs: string[]): Promise<number> {
   return EXIT.TEMPORARY_FAILURE;
 }
 
-/** Reports another user's lock file that we may not read: without opening it there is no way into its queue. */
+/** Reports another user's lock file that cannot be read: without opening it there is no way into its queue. */
 function notAllowed({ name, state, lockfile }: LockStatus): number {
-  const held = state === "held" ? " is held, but" : ":";
-  printError(`'${printable(name)}'${held} we may not read ${printable(lockfile)}, and so cannot wait for it`);
+  const held = state === "held" ? " (held)" : "";
+  printError(`cannot wait for '${printable(name)}'${held}: no permission to read ${printable(lockfile)}`);
   return EXIT.NO_PERMISSION;
 }
 

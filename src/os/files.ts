@@ -138,6 +138,13 @@ export function pread(fd: number, limit: number): Uint8Array | Code {
   }
 }
 
+/** The text that a descriptor with O_NONBLOCK has for us now; "" for none. */
+export function readNow(fd: number): string {
+  const bytes = new Uint8Array(64);
+  const n = attempt(() => fs.readSync(fd, bytes));
+  return typeof n === "number" ? new TextDecoder().decode(bytes.subarray(0, n)) : "";
+}
+
 /** The content of a file such as those of /proc; undefined when it cannot be read. */
 export function readFile(path: string): Uint8Array | undefined {
   const fd = open(path, O.RDONLY | O.NONBLOCK);

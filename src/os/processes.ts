@@ -135,10 +135,19 @@ export function ourAncestors(processes: ReadonlyMap<number, Relations>): Set<num
 export const startedBefore = (one: string, other: string): boolean =>
   linux ? Number(one) < Number(other) : Date.parse(one) < Date.parse(other);
 
-/** The command line of a process, its arguments separated by spaces; undefined when the OS does not say. */
+/** A word as a shell needs it. */
+export const shellWord = (word: string): string =>
+  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+
+/**
+ * The command line of a process, quoted as a shell needs it; undefined when the OS does not say. A single word with spaces
+ * is a title that the process gave itself. ps(1) has no quotes.
+ */
 export function commandLine(pid: number): string | undefined {
-  const raw = linux ? readText(`/proc/${pid}/cmdline`) : psField("args=", pid);
-  return raw?.replace(/\0$/, "").replaceAll("\0", " ") || undefined;
+  if (!linux) return psField("args=", pid);
+  const words = readText(`/proc/${pid}/cmdline`)?.replace(/\0$/, "").split("\0") ?? [];
+  const title = words.slice(1).every((word) => word === "");
+  return (title ? words[0]?.trimEnd() : words.map(shellWord).join(" ")) || undefined;
 }
 
 /** Were these variables, `NAME=VALUE` each, in the environment that the process was started with? Known on Linux only. */
@@ -173,7 +182,7 @@ function statusField(pid: number, name: string): string[] | undefined {
 }
 
 /** The name of a user; undefined for one that has none: getpwuid(3). */
-function userName(uid: number): string | undefined {
+export function userName(uid: number): string | undefined {
   const entry = libc({ getpwuid: { args: ["u32"], returns: "ptr" } }).getpwuid(uid);
   return entry ? textAt(pointerAt(entry)) : undefined;
 }

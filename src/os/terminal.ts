@@ -24,6 +24,10 @@ function c() {
 
 export const isTerminal = (fd: number): boolean => c().isatty(fd) === 1;
 
+/** Can a line be redrawn and colored there? Not where TERM names no terminal, or a dumb one: terminfo(5). */
+export const isCapable = (fd: number): boolean =>
+  isTerminal(fd) && !["", "dumb"].includes(process.env.TERM ?? "");
+
 /** The size of a terminal's window, 80 by 24 where it has none: ioctl_tty(2). Asked each time: a window changes. */
 export function windowSize(fd: number): { columns: number; rows: number } {
   const size = new Uint16Array(4); // struct winsize

@@ -4,11 +4,12 @@
  * The deadline counts from when the last successful renewal was *sent*. The server may have counted from there, and a
  * late answer must not make the lease longer here than it is there.
  */
+import { limitInWords } from "../duration.ts";
 import { LockLost, printable } from "../errors.ts";
 import { lockOfSecondHold } from "../name.ts";
 import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
-import { limited, seconds } from "./time-limit.ts";
+import { limited } from "./time-limit.ts";
 
 export { pause, within } from "./time-limit.ts";
 
@@ -150,9 +151,10 @@ export class TimedLease implements Lease {
   /** Loses the lock when less than a third of the lease is left. @returns false if so */
   #checkDeadline(): boolean {
     if (clock() < this.#deadline - this.#options.ttl / PARTS) return true;
-    const silence = seconds(clock() - this.#renewed);
+    const silence = limitInWords(clock() - this.#renewed);
     const { message = "no answer" } = (this.#failure ?? {}) as Partial<Error>;
-    this.lose(`not renewed for ${silence}: ${message.replace(`${this.location}: `, "").replace(/\.$/, "")}`);
+    const why = message.replace(`${this.location}: `, "").replace(/\.$/, "");
+    this.lose(`${this.location} unreachable for ${silence} (${why})`);
     return false;
   }
 

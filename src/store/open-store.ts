@@ -45,7 +45,7 @@ export function checkStoreUrl(url: string): string {
   throw new WrongArgument(
     scheme === ""
       ? "a store is a URL such as redis://HOST:6379"
-      : `no store has the scheme '${scheme}': (${known})`,
+      : `unsupported store '${scheme}' (supported: ${known})`,
   );
 }
 

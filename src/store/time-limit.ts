@@ -1,5 +1,6 @@
 /** Waiting with a limit. Nothing here waits on a promise that may never settle without keeping the program running. */
 
+import { limitInWords } from "../duration.ts";
 import { TimeIsUp } from "./store.ts";
 
 /** The promise, rejected with the signal's reason if that fires first. */
@@ -25,7 +26,7 @@ export async function limited<T>(
 ): Promise<T> {
   const limit = new AbortController();
   const timer = setTimeout(
-    () => limit.abort(new DOMException(`no answer in ${seconds(milliseconds)}`, "TimeoutError")),
+    () => limit.abort(new DOMException(`no answer in ${limitInWords(milliseconds)}`, "TimeoutError")),
     milliseconds,
   );
   const signal = given === undefined ? limit.signal : AbortSignal.any([given, limit.signal]);
@@ -35,9 +36,6 @@ export async function limited<T>(
     clearTimeout(timer);
   }
 }
-
-/** A time for people: `2 s`, `0.7 s`. */
-export const seconds = (milliseconds: number): string => `${Number((milliseconds / 1000).toFixed(1))} s`;
 
 /**
  * Sleeps, in milliseconds.

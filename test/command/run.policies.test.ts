@@ -29,7 +29,7 @@ test("skip: exit 0 without a word, and the command has not run; -v says why", as
   const verbose = await exclusive(["run", "-v", "--if-held", "skip", "t", "--", "echo", "no"], { dir });
   expect(verbose).toMatchObject({ status: 0, stdout: "" });
   expect(verbose.stderr).toMatch(
-    /^exclusive: lock directory: .*\nexclusive: 't' is held by pid .*: skipped\n$/,
+    /^exclusive: lock directory: .*\nexclusive: skipped: 't' has been running for \d+s \(pid \d+: .*sleep 600'?\)\n$/,
   );
   // With a time limit it is skipped when the time is over.
   expect(await exclusive(["run", "--if-held=skip", "-t", "0.2", "-q", "t", "echo", "no"], { dir })).toEqual({
@@ -72,7 +72,9 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   const results = await Promise.all(all.map((one) => one.result));
   expect(results.map(({ status }) => status)).toEqual(Array(20).fill(0));
   expect(readFileSync(dir.file("log"), "utf8")).toBe("ran\n");
-  expect(results.filter(({ stderr }) => stderr.includes("queued before has begun")).length).toBe(19);
+  expect(
+    results.filter(({ stderr }) => stderr.includes("another run was already queued, and has begun")).length,
+  ).toBe(19);
   expect(dir.list()).toEqual(["log"]);
 });
 
@@ -335,7 +337,7 @@ test("-q prints nothing, -v reports the directory, the acquire and the release; 
   const logged = await exclusive(["run", "t", "echo", "mine"], { dir, env: { EXCLUSIVE_LOG: "info" } });
   expect(logged.stderr).toMatch(/acquired 't'.*\n.*released 't'/);
   expect(stderr).toMatch(
-    /^exclusive: lock directory: .* \(EXCLUSIVE_DIR is set\)\nexclusive: acquired 't' after [\d.]+ s \(.*exclusive_t.lock\)\nexclusive: released 't' after [\d.]+ s\n$/,
+    /^exclusive: lock directory: .* \(EXCLUSIVE_DIR is set\)\nexclusive: acquired 't' after [\d.]+m?s \(.*exclusive_t.lock\)\nexclusive: released 't' after [\d.]+m?s\n$/,
   );
 });
 

@@ -133,7 +133,7 @@ test.if(!isRoot || required("setpriv", "util-linux"))("a file without read permi
       dir,
     });
     expect(status).toBe(77);
-    expect(stderr).toContain(`we may not read ${dir.file(`exclusive_${name}.lock`)}`);
+    expect(stderr).toContain(`no permission to read ${dir.file(`exclusive_${name}.lock`)}`);
     expect(stderr).not.toContain("--dir"); // another directory has other locks
   }
 });

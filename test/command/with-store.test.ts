@@ -26,7 +26,7 @@ describe.if(hasRedis())("with a store", () => {
     url = `redis://default:${encodeURIComponent(PASSWORD)}@127.0.0.1:${server.port}/3`;
     const { status, stderr } = await run(["first", "--", "true"]);
     expect(status).toBe(0);
-    expect(stderr).toContain("waiting 2 s"); // a fresh server may have forgotten a lock
+    expect(stderr).toContain("waiting one lease (2s)"); // a fresh server may have forgotten a lock
   });
   afterAll(async () => {
     await server?.[Symbol.asyncDispose]();
@@ -330,6 +330,6 @@ describe.if(hasRedis())("Redis with TLS and users", () => {
     await secure.cli("ACL", "SETUSER", "worker", "-info");
     const refused = await exclusive(["run", "--store", url, "x", "--", "true"]);
     expect(refused.status).toBe(69);
-    expect(refused.stderr).toContain("docs/stores.md says what it needs");
+    expect(refused.stderr).toContain("see docs/stores.md for the permissions it needs");
   });
 });

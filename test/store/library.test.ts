@@ -115,7 +115,7 @@ describe.if(hasRedis())("Lock with a store", () => {
     for (const timeout of [200, 0]) {
       const error = await lock.acquire({ timeout }).catch((error) => error);
       expect(error).toBeInstanceOf(StoreError);
-      expect(error.message).toContain("may have forgotten a lock");
+      expect(error.message).toContain("looks new or restarted");
     }
     const signal = AbortSignal.timeout(100);
     expect(await lock.acquire({ signal }).catch((error) => error)).toBe(signal.reason);

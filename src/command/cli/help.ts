@@ -5,6 +5,9 @@ import { type Command, operandsOf, optionsOf, valueHint } from "./define.ts";
 const WIDTH = 80;
 const HEIGHT = 24;
 
+/** An effect in fewer columns is put below its example. */
+const EFFECT_MIN = 20;
+
 /** Longer option names overflow their column instead of widening it. */
 const LEFT_MAX = 28;
 
@@ -24,7 +27,7 @@ function usageOf({ meta, args }: Command): string {
  * page shows. A test holds that the groups have every option of such a command.
  */
 const GROUPS: readonly { title: string; common: readonly string[]; rare: readonly string[] }[] = [
-  { title: "Waiting", common: ["wait", "timeout", "if-held"], rare: ["latest", "inherit"] },
+  { title: "Waiting", common: ["wait", "timeout", "if-held"], rare: ["overdue", "inherit"] },
   {
     title: "What to lock",
     common: ["slots", "shared", "dir", "file", "store"],
@@ -38,9 +41,14 @@ const GROUPS: readonly { title: string; common: readonly string[]; rare: readonl
   {
     title: "Output",
     common: ["quiet", "log-file"],
-    rare: ["verbose", "label", "overdue", "log-format", "on-event"],
+    rare: ["verbose", "label", "log-format", "on-event"],
   },
 ];
+
+/** Whether the groups have every option of the command: it has more than a screen. */
+const hasGroups = ({ args }: Command): boolean =>
+  optionsOf(args).every(([name]) => GROUPS.some(({ common, rare }) => [...common, ...rare].includes(name))) &&
+  optionsOf(args).length >= HEIGHT;
 
 /** The groups, each with those of its options that are among `names`. */
 function grouped(names: readonly string[]): { title: string; common: string[]; rare: string[] }[] {
@@ -48,20 +56,28 @@ function grouped(names: readonly string[]): { title: string; common: string[]; r
   return GROUPS.map(({ title, common, rare }) => ({ title, common: present(common), rare: present(rare) }));
 }
 
+export interface PageOptions {
+  /** With the rare options. */
+  all?: boolean | undefined;
+  /** Columns of the terminal. */
+  width?: number | undefined;
+}
+
 /**
  * The page of a command: usage, purpose, examples, options. One that would be longer than the screen has its options in
  * groups, without the rare ones unless `all` is set.
  */
-export function page(command: Command, all = false): string {
+export function page(command: Command, { all = false, width = WIDTH }: PageOptions = {}): string {
   const { name, description, notes = [] } = command.meta;
   const head = [
-    `Usage: ${usageOf(command)}`,
+    ...wrapped(`Usage: ${usageOf(command)}`, width),
     description[0]!.toUpperCase() + description.slice(1),
-    ...examplesOf(command),
+    ...examplesOf(command, width),
   ];
+  const foot = notes.flatMap((note) => wrapped(note, width));
   const rows = optionRows(command);
-  const whole = [head, columns([...rows.values()], widthOf([...rows.values()], LEFT_MAX)), [...notes]];
-  if (whole.flat().length < HEIGHT) return screen(whole);
+  const whole = [head, columns([...rows.values()], widthOf([...rows.values()], LEFT_MAX), width), foot];
+  if (!hasGroups(command)) return screen(whole);
   const groups = grouped([...rows.keys()]).map(({ title, common, rare }) => ({
     title,
     rows: [...common, ...(all ? rare : [])].map((option) => rows.get(option)!),
@@ -70,34 +86,43 @@ export function page(command: Command, all = false): string {
     groups.flatMap((group) => group.rows),
     LEFT_MAX,
   );
-  const parts = groups.map((group) => [`${group.title}:`, ...columns(group.rows, left)]);
-  if (all) return screen([head, ...parts, columns([rows.get("help")!], left), [...notes]]);
-  return screen([head, ...parts, [...notes, `More options: exclusive help --all ${name}`]]);
+  const parts = groups.map((group) => [`${group.title}:`, ...columns(group.rows, left, width)]);
+  if (all) return screen([head, ...parts, columns([rows.get("help")!], left, width), foot]);
+  return screen([head, ...parts, [...foot, `More options: exclusive help --all ${name}`]]);
 }
 
 /** The program's own page: one line a command. */
-export function overview(commands: readonly Command[]): string {
+export function overview(commands: readonly Command[], width = WIDTH): string {
+  const rows = (rows: readonly Row[]) => columns(rows, widthOf(rows), width);
   return screen([
-    ["Usage: exclusive COMMAND [OPTION...]", SUMMARY, ...examplesOf(commands[0]!)],
+    ["Usage: exclusive COMMAND [OPTION...]", SUMMARY, ...examplesOf(commands[0]!, width)],
     [
-      ...columns(commands.map(({ meta }) => [meta.name, meta.description])),
-      ...columns([
-        ["-h, --help", "this page; after COMMAND, that command's"],
+      ...rows(commands.map(({ meta }) => [meta.name, meta.description])),
+      ...rows([
+        ["-h, --help", "this page; exclusive COMMAND --help: that command's"],
         ["-V, --version", "the version"],
       ]),
     ],
+    [
+      "Exit status of run: the command's; 75: held or timed out; 64: usage",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE, NO_COLOR",
+    ].flatMap((note) => wrapped(note, width)),
   ]);
 }
 
-function examplesOf({ meta }: Command): string[] {
-  return columns(meta.examples.map(([line, effect]) => [`exclusive ${line}`, effect]));
+/** Each with its effect beside it, or below it where the line leaves too little room. */
+function examplesOf({ meta }: Command, width: number): string[] {
+  const rows = meta.examples.map(([line, effect]): Row => [`exclusive ${line}`, effect]);
+  const left = widthOf(rows);
+  if (width - left - 4 >= EFFECT_MIN) return columns(rows, left, width);
+  return rows.flatMap(([line, effect]) => [`  ${line}`, ...(effect === "" ? [] : [`      ${effect}`])]);
 }
 
 /** Sections separated by blank lines when the page fits the screen. */
 function screen(parts: string[][]): string {
   const sections = parts.filter((part) => part.length > 0);
   const lines = sections.flat().length + sections.length;
-  return sections.map((part) => part.join("\n")).join(lines < HEIGHT ? "\n\n" : "\n");
+  return sections.map((part) => part.join("\n")).join(lines <= HEIGHT ? "\n\n" : "\n");
 }
 
 /** The rows of the options by their long names; `help` is last. */
@@ -113,15 +138,18 @@ function optionRows({ args }: Command): Map<string, [string, string]> {
 type Row = readonly [string, string];
 
 /** The width of the first column: that of its longest text of at most `most` characters. */
-function widthOf(rows: readonly Row[], most = WIDTH): number {
+function widthOf(rows: readonly Row[], most = Number.POSITIVE_INFINITY): number {
   return Math.max(...rows.map(([first]) => (first.length > most ? 0 : first.length)));
 }
 
 /** Two columns, each line no wider than the screen. */
-function columns(rows: readonly Row[], left = widthOf(rows)): string[] {
+function columns(rows: readonly Row[], left: number, width: number): string[] {
   return rows.flatMap(([first, second]) => {
-    if (first.length > left) return [`  ${first}  ${second}`];
-    const lines = wrapped(second, WIDTH - left - 4);
+    if (first.length > left)
+      return first.length + second.length + 4 <= width
+        ? [`  ${first}  ${second}`]
+        : [`  ${first}`, ...wrapped(second, width - left - 4).map((line) => " ".repeat(left + 4) + line)];
+    const lines = wrapped(second, width - left - 4);
     return lines.map((line, i) => `  ${(i === 0 ? first : "").padEnd(left)}  ${line}`.trimEnd());
   });
 }

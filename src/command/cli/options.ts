@@ -89,6 +89,7 @@ function readLetters(
     const letter = letters[j]!;
     const name = optionOfLetter(args, letter);
     if (name === undefined && letter === "h") throw new HelpRequest();
+    if (letter === "=" && j > 0) throw new UsageError(`-${letters[j - 1]} takes no value`);
     if (name === undefined) throw unknownOption(`-${letter}`, args);
     const remaining = letters.slice(j + 1);
     if (takesValue(args[name]!) && remaining !== "") {
@@ -120,7 +121,12 @@ export function splitOnce(text: string, separator: string): [string, string | un
 
 function unknownOption(option: string, args: ArgsDef): UsageError {
   const names = optionsOf(args).map(([name]) => name);
-  const meant = option.startsWith("--") ? suggestion(option.slice(2), names, "--") : "";
+  const signal = /^-\d$/.test(option) && names.includes("signal");
+  const meant = option.startsWith("--")
+    ? suggestion(option.slice(2), names, "--")
+    : signal
+      ? ` (did you mean --signal ${option.slice(1)}?)`
+      : "";
   return new UsageError(`unknown option ${printable(option)}${meant}`);
 }
 

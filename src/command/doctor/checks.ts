@@ -25,7 +25,7 @@ export function warnings(): string[] {
     addressSpace < ADDRESS_SPACE_MIN && "little address space (ulimit -v): a wait may end with 71",
     processes < THREADS_MIN && "few processes and threads (ulimit -u): a run or a wait may end with 71",
     openFiles < FILES_MIN && "few open files (ulimit -n): a wait may end with 71",
-    !seesProcesses() && "no /proc: nothing is known of holders, and the glibc binary ends with 71",
+    !seesProcesses() && "no /proc: holders cannot be named, and the glibc binary ends with 71",
   ].filter((warning) => warning !== false);
 }
 
@@ -52,7 +52,7 @@ export function report(
       print(`${ok ? "yes" : ok === false ? "NO " : "?  "}  ${check}: ${details}`);
     for (const [what, details] of Object.entries(facts)) print(`     ${what}: ${details}`);
     for (const warning of warned) print(`warning: ${warning}`);
-    print(`${place}: ${ok ? "locks work here" : "locks are not to be relied on here"}`);
+    print(`${place}: ${ok ? "locks work here" : "locks are unreliable here"}`);
   }
   return ok;
 }

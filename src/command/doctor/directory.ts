@@ -46,7 +46,7 @@ function makeRoom(dir: string): Disposable & { path: string } {
     path = mkdtempSync(`${dir}/exclusive-doctor-`);
   } catch (error) {
     if (codeOf(error) === "ENOTDIR") throw new UsageError(`not a directory: ${dir}`);
-    throw systemError("open", dir, codeOf(error), { doing: "make files in" });
+    throw systemError("open", dir, codeOf(error), { doing: "create files in" });
   }
   return { path, [Symbol.dispose]: leave };
 }
@@ -94,7 +94,7 @@ async function locksIn(dir: string): Promise<Check[]> {
       check: "excludes",
       ok: excludes,
       details: excludes
-        ? "while one process holds a lock, another one does not get it"
+        ? "a lock held by one process is refused to another"
         : "two processes had one lock at the same time",
     },
     {
@@ -102,8 +102,8 @@ async function locksIn(dir: string): Promise<Check[]> {
       ok: free === EXIT.OK,
       details:
         free === EXIT.OK
-          ? "a lock that was given back can be taken"
-          : `a lock that was given back cannot be taken (status ${free})`,
+          ? "a released lock can be taken"
+          : `a released lock cannot be taken (status ${free})`,
     },
     {
       check: "freed by kill",

@@ -54,15 +54,15 @@ async function betweenClients(first: Store, second: Store, request: Request): Pr
       check: "excludes",
       ok: refused,
       details: refused
-        ? "while one client holds a lock, another one does not get it"
+        ? "a lock held by one client is refused to another"
         : "two clients had one lock at the same time",
     },
     {
       check: "freed by release",
       ok: next !== undefined,
       details: next
-        ? "who waits gets a lock that is given back"
-        : `who waits did not get a lock that was given back, in ${PATIENCE_MS / 1000} s`,
+        ? "a waiter gets a lock that is released"
+        : `a waiter did not get a released lock within ${PATIENCE_MS / 1000}s`,
     },
     {
       check: "tokens grow",

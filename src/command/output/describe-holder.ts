@@ -5,6 +5,25 @@ import { type Holder, heldFor } from "../../holder.ts";
 import { commandLine } from "../../os/processes.ts";
 import { visiblePid } from "./describe-processes.ts";
 
+/** `'sync' has been running for 59s (pid 1: sh -c 'sleep 100')`; as `describeHeld` where that is not known. */
+export function describeRunning(name: string, holder: Holder | undefined): string {
+  const held = holder && heldFor(holder);
+  if (
+    holder === undefined ||
+    held === undefined ||
+    holder.until !== undefined ||
+    holder.left ||
+    holder.alive === false
+  )
+    return describeHeld(name, holder);
+  const { pid, label, alive, host } = holder;
+  const seen = visiblePid(holder);
+  const command = seen === undefined ? undefined : commandLine(seen);
+  const where = alive === undefined && host !== undefined ? ` on ${printable(host)}` : "";
+  const rest = [label ? `, ${shortened(label)}` : "", command ? `: ${shortened(command)}` : ""].join("");
+  return `'${printable(name)}' has been running for ${humanDuration(held)} (pid ${pid}${where}${rest})`;
+}
+
 /** `'deploy' is held by pid 4711 for 3m 10s: ./deploy.sh`. */
 export function describeHeld(name: string, holder: Holder | undefined): string {
   return `'${printable(name)}' is held${describeHolder(holder)}`;
@@ -38,6 +57,12 @@ export function untilInWords(until: string): string {
   if (Number.isNaN(time.getTime())) return `kept until ${until}`;
   const local = new Date(time.getTime() - time.getTimezoneOffset() * 60_000);
   return `kept until ${local.toISOString().slice(0, 19).replace("T", " ")}`;
+}
+
+/** Cuts text to this many columns, with an ellipsis. */
+export function cut(text: string, width = Number.POSITIVE_INFINITY): string {
+  if (width <= 0) return "";
+  return Bun.stringWidth(text) <= width ? text : `${Bun.sliceAnsi(text, 0, width - 1)}…`;
 }
 
 const COMMAND_LINE_MAX = 120;

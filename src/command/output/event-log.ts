@@ -93,9 +93,7 @@ export class EventLog {
     const env = { EXCLUSIVE_EVENT: event.event, EXCLUSIVE_NAME: this.name };
     const failure = startHook(onEvent, eventLine(event).trimEnd(), env);
     if (failure !== undefined)
-      printError(
-        `cannot start --on-event ${printable(onEvent)} (${failure}): ${event.event} is not reported to it`,
-      );
+      printError(`cannot start --on-event ${printable(onEvent)} (${failure}): ${event.event} not reported`);
   }
 }
 

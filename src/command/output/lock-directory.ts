@@ -25,6 +25,6 @@ export async function reportHeldElsewhere(directory: string, name: string): Prom
   const { state, holder } = await other.status(name);
   if (state !== "held") return;
   printError(
-    `'${printable(name)}' is also held in ${dir}${describeHolder(holder)}: the two do not exclude each other`,
+    `'${printable(name)}' is also held in ${dir}${describeHolder(holder)}: the two locks are independent`,
   );
 }

@@ -3,11 +3,11 @@ import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import { type Holder, heldFor } from "../../holder.ts";
 import type { LockStatus } from "../../store/store.ts";
-import { shortened, untilInWords } from "./describe-holder.ts";
+import { cut, shortened, untilInWords } from "./describe-holder.ts";
 
 const COLUMNS = ["NAME", "STATE", "PID", "USER", "HELD FOR", "WAITING", "LABEL", "COMMAND"] as const;
 
-/** Width limit of every cell but the last. */
+/** Width limit of every cell but the last, where the table has a width. */
 const CELL_MAX = 40;
 
 const COLOR = {
@@ -16,44 +16,45 @@ const COLOR = {
   free: "\x1b[32m",
   unknown: "\x1b[31m",
   head: "\x1b[1m",
+  overdue: "\x1b[31m",
 };
 const PLAIN = "\x1b[0m";
+
+/** Behind the time of a lock that has been held too long. */
+const MARK = " !";
 
 export interface TableOptions {
   color?: boolean;
   /** No line is wider than this many columns: see `fit`. */
-  width?: number;
+  width?: number | undefined;
+  /** Locks held for longer than this, in milliseconds, are marked. */
+  overdue?: number | undefined;
 }
 
 /** Formats a line of headings and one line a lock; each ends with a newline. */
-export function lockTable(locks: readonly LockStatus[], { color = false, width }: TableOptions = {}): string {
-  const rows = locks.map((lock) => cells(lock));
+export function lockTable(locks: readonly LockStatus[], options: TableOptions = {}): string {
+  const { color = false, width } = options;
+  const rows = locks.map((lock) => cells(lock, options));
   const widths = COLUMNS.map((heading, i) =>
     rows.reduce((most, row) => Math.max(most, Bun.stringWidth(row[i]!)), heading.length),
   );
   for (const [i] of COLUMNS.entries()) if (i > 2 && rows.every((row) => row[i] === "")) widths[i] = 0;
-  fit(widths, width);
+  fit(widths, width, options.overdue !== undefined);
   return [COLUMNS as readonly string[], ...rows]
     .map((row, n) => {
-      const padded = row.map((cell, i) => {
-        const shown = cut(cell, widths[i]);
-        return shown + " ".repeat(widths[i]! - Bun.stringWidth(shown));
+      const shown = row.map((cell, i) => {
+        const text = cut(cell, widths[i]);
+        const colored = color && n > 0 ? painted(text, i, row) : text;
+        return colored + " ".repeat(widths[i]! - Bun.stringWidth(text));
       });
-      const line = cut(
-        padded
-          .filter((_, i) => widths[i]! > 0)
-          .join("  ")
-          .trimEnd(),
-        width,
-      );
-      if (!color) return `${line}\n`;
-      if (n === 0) return `${COLOR.head}${line}${PLAIN}\n`;
-      return `${painted(line, padded[0]!.length + 2, row[1] as keyof typeof COLOR)}\n`;
+      const cells = shown.filter((_, i) => widths[i]! > 0);
+      const line = cut(cells.join("  ").trimEnd(), width);
+      return color && n === 0 ? `${COLOR.head}${line}${PLAIN}\n` : `${line}\n`;
     })
     .join("");
 }
 
-/** Columns that give way, the first one first: to their least width, 0 for none at all. STATE and PID never do. */
+/** Columns that give way, the first one first: to their least width, 0 for none at all. STATE and the pid never do. */
 const GIVING_WAY: readonly [column: (typeof COLUMNS)[number], least: number][] = [
   ["COMMAND", 24],
   ["LABEL", 0],
@@ -63,15 +64,18 @@ const GIVING_WAY: readonly [column: (typeof COLUMNS)[number], least: number][] =
   ["COMMAND", 12],
   ["NAME", 12],
   ["COMMAND", 0],
+  ["PID", 12], // its host
+  ["NAME", 4],
 ];
 
 /** Makes columns narrower until a line fits: a column that is cut to a few letters is of no use, so most go as a whole. */
-function fit(widths: number[], width = Number.POSITIVE_INFINITY): void {
+function fit(widths: number[], width = Number.POSITIVE_INFINITY, keepTime = false): void {
   const command = COLUMNS.indexOf("COMMAND");
   const whole = widths[command]!;
   const excess = () => widths.reduce((sum, column) => (column > 0 ? sum + column + 2 : sum), -2) - width;
   for (const [column, least] of GIVING_WAY) {
     if (excess() <= 0) break;
+    if (column === "HELD FOR" && keepTime) continue; // it has the mark
     const i = COLUMNS.indexOf(column);
     if (widths[i]! > least) widths[i] = least === 0 ? 0 : Math.max(least, widths[i]! - excess());
   }
@@ -79,21 +83,29 @@ function fit(widths: number[], width = Number.POSITIVE_INFINITY): void {
   if (widths[command]! > 0) widths[command] = Math.min(whole, widths[command]! - excess());
 }
 
-function painted(line: string, at: number, state: keyof typeof COLOR): string {
-  const end = at + state.length;
-  return `${line.slice(0, at)}${COLOR[state]}${line.slice(at, end)}${PLAIN}${line.slice(end)}`;
+/** The state in its color, and a time that is marked. */
+function painted(text: string, column: number, row: readonly string[]): string {
+  const color =
+    column === COLUMNS.indexOf("STATE")
+      ? COLOR[row[column] as keyof typeof COLOR]
+      : column === COLUMNS.indexOf("HELD FOR") && text.endsWith(MARK)
+        ? COLOR.overdue
+        : undefined;
+  return color === undefined ? text : `${color}${text}${PLAIN}`;
 }
 
-function cells({ name, state, holder, others = [], waiters }: LockStatus): string[] {
+function cells({ name, state, holder, others = [], waiters }: LockStatus, options: TableOptions): string[] {
+  const { overdue = Number.POSITIVE_INFINITY, width } = options;
+  const most = width === undefined ? width : CELL_MAX;
   const held = holder && heldFor(holder);
   return [
-    cut(printable(name), CELL_MAX),
+    cut(printable(name), most),
     state === "held" && holder?.mode === "shared" ? "shared" : state,
     pidCell(holder) + (others.length > 0 ? ` +${others.length}` : ""),
-    cut(printable(holder?.user ?? ""), CELL_MAX),
-    held === undefined ? "" : humanDuration(held),
+    cut(printable(holder?.user ?? ""), most),
+    held === undefined ? "" : humanDuration(held) + (held > overdue ? MARK : ""),
     waiters ? String(waiters) : "",
-    cut(printable(holder?.label ?? ""), CELL_MAX),
+    cut(printable(holder?.label ?? ""), most),
     shortened(holder?.until === undefined ? (holder?.commandLine ?? "") : untilInWords(holder.until)),
   ];
 }
@@ -104,10 +116,4 @@ function pidCell(holder: Holder | undefined): string {
   const { pid, alive, host, commandPid } = holder;
   if (alive === undefined && host !== undefined) return cut(`${pid}@${printable(host)}`, CELL_MAX);
   return String(alive === false ? (commandPid ?? pid) : pid);
-}
-
-/** Cuts text to this many columns, with an ellipsis. */
-function cut(text: string, width = Number.POSITIVE_INFINITY): string {
-  if (width === 0) return "";
-  return Bun.stringWidth(text) <= width ? text : `${Bun.sliceAnsi(text, 0, width - 1)}…`;
 }

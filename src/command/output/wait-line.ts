@@ -2,13 +2,13 @@
  * The progress of a wait: one live line on a terminal. Elsewhere nothing, as a wait that succeeds is no news for cron's
  * mail; with `--verbose` or as JSON a line at the start and then a rare reminder.
  */
-import { type Duration, humanDuration, milliseconds } from "../../duration.ts";
+import { type Duration, humanDuration, limitInWords, milliseconds } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { Holder } from "../../holder.ts";
 import { beforeDeath } from "../../os/before-death.ts";
 import { write } from "../../os/files.ts";
-import { isTerminal, windowSize } from "../../os/terminal.ts";
-import { describeHolder } from "./describe-holder.ts";
+import { isCapable, isTerminal, windowSize } from "../../os/terminal.ts";
+import { cut, describeHolder } from "./describe-holder.ts";
 import type { EventLog } from "./event-log.ts";
 
 /** A wait that ends sooner is not shown. */
@@ -19,6 +19,8 @@ const REMIND_MS = 10 * 60_000;
 const LOOKUP_EVERY = 5;
 
 const ERASE = "\r\x1b[K";
+/** A name is not cut to fewer letters. */
+const NAME_MIN = 6;
 
 /** Shows the wait until it is disposed of. */
 export function showWaiting(
@@ -27,8 +29,9 @@ export function showWaiting(
   log: EventLog,
 ): Disposable {
   const { quiet, verbose, json } = log.verbosity;
-  const live = !json && !quiet && isTerminal(2);
-  if (!log.records && (quiet || !(live || json || verbose))) return { [Symbol.dispose]() {} };
+  const terminal = !json && !quiet && isTerminal(2);
+  const live = terminal && isCapable(2);
+  if (!log.records && (quiet || !(terminal || json || verbose))) return { [Symbol.dispose]() {} };
   const begun = performance.now();
   const deadline = timeout === undefined ? undefined : begun + milliseconds(timeout);
   /** Null while the lock is free; undefined where the holder is not known. */
@@ -37,18 +40,17 @@ export function showWaiting(
   let restore: Disposable | undefined;
 
   const line = () => {
-    const waited = humanDuration(performance.now() - begun);
-    const limit = deadline === undefined ? "" : ` of ${humanDuration(deadline - begun)}`;
+    const limit = deadline === undefined ? "" : ` of ${limitInWords(deadline - begun)}`;
+    const times = `${humanDuration(performance.now() - begun)}${limit}`;
     const held = holder === null ? "just released" : `held${describeHolder(holder)}`;
-    // The variable-length part comes last, because the line is cut to the terminal's width.
-    return `waiting for '${printable(lock.name)}' (${waited}${limit}), ${held}`;
+    const width = terminal ? windowSize(2).columns - 1 : Number.POSITIVE_INFINITY;
+    return fitted({ name: printable(lock.name), times, held }, width, live);
   };
   const show = () => {
     if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);
     if (restore === undefined) log.record("waiting", { waitSeconds: log.elapsed, holder });
     restore ??= beforeDeath(() => write(2, ERASE));
-    // A line that wraps could not be erased.
-    write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, windowSize(2).columns - 1));
+    write(2, ERASE + line());
   };
   let shown = 0;
   const tick = async () => {
@@ -68,4 +70,35 @@ export function showWaiting(
       if (restore) write(2, ERASE);
     },
   };
+}
+
+type Form = (name: string, times: string, held: string) => string;
+
+/** The forms of the line, the longest first. */
+const FORMS: readonly Form[] = [
+  (name, times, held) => `exclusive: waiting for '${name}' (${times}), ${held}`,
+  (name, times, held) => `waiting for '${name}' (${times}), ${held}`,
+  (name, times, held) => `'${name}' (${times}), ${held}`,
+  (_name, _times, held) => held,
+];
+
+/**
+ * The line in so many columns: one that wraps could not be erased. What follows the holder's pid is cut. Where the pid would
+ * not fit, the name is cut, to a few letters at least; then the next form is tried.
+ * @param live with the program's own name
+ */
+function fitted(
+  { name, times, held }: Record<"name" | "times" | "held", string>,
+  width: number,
+  live: boolean,
+): string {
+  const [holder = held] = /^held by pid \d+/.exec(held) ?? [];
+  const length = Bun.stringWidth(name);
+  const least = Math.min(length, NAME_MIN);
+  for (const form of FORMS.slice(live ? 0 : 1)) {
+    const room = width - Bun.stringWidth(form("", times, holder));
+    if (room < least && form !== FORMS.at(-1)) continue;
+    return cut(form(cut(name, room), times, held), width);
+  }
+  return "";
 }

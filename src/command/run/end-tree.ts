@@ -56,6 +56,6 @@ export async function endTree(tree: ProcessTree, options: EndOptions): Promise<T
   return ending.end;
 }
 
-/** The message for processes that we may not signal. */
+/** The message for processes that may not be signalled. */
 export const cannotStop = (name: string, pids: readonly number[]): string =>
-  `we may not stop pid ${pids.join(", ")}, which the command of '${printable(name)}' has started: waiting for its end`;
+  `not permitted to signal pid ${pids.join(", ")} (started by the command of '${printable(name)}'): waiting for it to end`;

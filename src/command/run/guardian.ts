@@ -153,7 +153,7 @@ class Guardian {
       const { name, wrapper } = this.order;
       const { most, refused } = await this.#stopCommand();
       if (most > refused.size)
-        printError(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone: its command was stopped`);
+        printError(`the wrapper of '${printable(name)}' (pid ${wrapper}) is gone; command stopped`);
     }
     await this.#stopped;
     await this.#leave();

@@ -18,7 +18,7 @@ export function leaveToKeeper(
 ): string | undefined {
   const { pid, failure } = startKeeper(lease.descriptors, milliseconds && milliseconds / 1000);
   if (failure !== undefined) {
-    printError(`cannot start a process that keeps '${printable(name)}' (${failure}): the lock is given back`);
+    printError(`cannot start a process to keep '${printable(name)}' (${failure}): lock released`);
     return undefined;
   }
   const until = milliseconds === undefined ? undefined : new Date(Date.now() + milliseconds);

@@ -1,9 +1,11 @@
 /** NAME and COMMAND of `exclusive run`, and what a misplaced option was meant to be. */
 import type { ArgsDef } from "citty";
+import { shellWord } from "../../os/processes.ts";
 import { UsageError } from "../cli/exit-status.ts";
 import { parseOptions } from "../cli/options.ts";
 
-const BARE_DURATION = /^\d+(\.\d+)?(ms|s|m|h|d)?$/;
+/** A duration where an operand is expected. */
+export const BARE_DURATION = /^\d+(\.\d+)?(ms|s|m|h|d)?$/;
 
 /**
  * Splits the operands into the lock's name and the command.
@@ -46,6 +48,5 @@ function misplaced(options: string[], name: string, tail: string[], definition: 
 
 /** A word as a shell needs it, without the password of a URL. */
 function quoted(word: string): string {
-  const shown = word.replace(/:\/\/[^/@]*@/, "://");
-  return /^[\w@%+=:,./-]+$/.test(shown) ? shown : `'${shown.replaceAll("'", "'\\''")}'`;
+  return shellWord(word.replace(/:\/\/[^/@]*@/, "://"));
 }

@@ -55,7 +55,9 @@ export function tellOrphaned(log: EventLog, pids: readonly number[], details: Ev
   const count = pids.length === 1 ? "1 process" : `${pids.length} processes`;
   log.tell("orphaned", { ...details, pids }, () => {
     const named =
-      pids.length === 0 ? "what the command left" : `${count} that the command left (pid ${pids.join(", ")})`;
+      pids.length === 0
+        ? "processes that the command left"
+        : `${count} that the command left (pid ${pids.join(", ")})`;
     return `'${printable(log.name)}' stays locked by ${named}`;
   });
 }

@@ -43,20 +43,22 @@ type Times = Pick<RunPlan, "limit" | "overdue" | "holdFor">;
 export function timesOf(values: Values, policy: RunPlan["policy"], isRemote: boolean): Times {
   const { overdue, "hold-for": holdFor } = values;
   const duration = (text: string | undefined) => (text === undefined ? undefined : milliseconds(text));
-  if (holdFor !== undefined && isRemote) throw new UsageError("--hold-for does not go with a store yet");
+  if (holdFor !== undefined && isRemote) throw new UsageError("--hold-for cannot be combined with a store");
   if (holdFor !== undefined && values.exec)
-    throw new UsageError("--hold-for does not go with --exec: no process would be left to start the keeper");
+    throw new UsageError(
+      "--hold-for cannot be combined with --exec: no process would be left to start the keeper",
+    );
   if (overdue !== undefined && policy !== "skip" && policy !== "coalesce")
-    throw new UsageError("--overdue goes with --if-held skip or coalesce");
+    throw new UsageError("--overdue needs --if-held skip or coalesce");
   return { limit: limitOf(values), overdue: duration(overdue), holdFor: duration(holdFor) };
 }
 
 function limitOf({ "max-runtime": runtime, "kill-after": killAfter, exec }: Values): RunLimit | undefined {
   if (runtime === undefined && killAfter !== undefined)
-    throw new UsageError("--kill-after goes with --max-runtime");
+    throw new UsageError("--kill-after needs --max-runtime");
   if (runtime === undefined) return undefined;
   if (exec)
-    throw new UsageError("--max-runtime does not go with --exec: no process would be left to stop it");
+    throw new UsageError("--max-runtime cannot be combined with --exec: no process would be left to stop it");
   return {
     runtime: milliseconds(runtime),
     killAfter: killAfter === undefined ? KILL_AFTER_MS : milliseconds(killAfter),

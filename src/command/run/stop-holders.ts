@@ -1,5 +1,7 @@
 /** Stops the holders of a lock: for `exclusive stop` and `run --if-held replace`. */
+
 import { acquire, holderOf, locationOf } from "../../acquire.ts";
+import { limitInWords } from "../../duration.ts";
 import { CannotAcquireLock, LockTimeout, printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import type { ProcessHandle } from "../../os/process-handle.ts";
@@ -53,7 +55,7 @@ export async function replaceHolder<L extends Lease>(
 ): Promise<L> {
   const { name } = request;
   const deadline = timeout === undefined ? Number.POSITIVE_INFINITY : clock() + timeout;
-  const late = (error: CannotAcquireLock) => new LockTimeout(error, timeout! / 1000);
+  const late = (error: CannotAcquireLock) => new LockTimeout(error, limitInWords(timeout!));
   return inTurn(store, name, deadline - clock(), async (turn) => {
     for (;;) {
       try {
@@ -103,7 +105,7 @@ export async function stopHolders(store: Store, name: string, options: StopOptio
   try {
     for (const { process } of targets) {
       if (!maySignal(process))
-        throw new StopRefused(`we may not signal pid ${process.pid}, which holds '${printable(name)}'`);
+        throw new StopRefused(`not permitted to signal pid ${process.pid} (holder of '${printable(name)}')`);
     }
     return await new Stopping(store, targets, options).run();
   } finally {

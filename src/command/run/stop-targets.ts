@@ -78,7 +78,7 @@ export class Target implements Disposable {
     if (this.#file === undefined) {
       if (!isInside) return;
       throw new StopRefused(
-        `this process runs under '${printable(this.lock.name)}', and would wait for itself`,
+        `'${printable(this.lock.name)}' is held by the caller of this command, which would wait for itself`,
       );
     }
     const { ino } = this.#file;
@@ -100,13 +100,12 @@ export class Target implements Disposable {
 /** @throws {StopRefused} when a holder is not proven */
 export function targetsOf(lock: LockStatus): Target[] {
   const shown = printable(lock.name);
-  if (lock.state === "unknown") throw new StopRefused(`we may not see who holds '${shown}'`);
+  if (lock.state === "unknown") throw new StopRefused(`no permission to tell which process holds '${shown}'`);
   if (lock.state === "free") return [];
   if (lock.slots) return lock.slots.flatMap(targetsOf);
   const others = (lock.others ?? []).filter(({ alive }) => alive);
   return [lock.holder ?? {}, ...others].map((holder) => {
-    const refuse = (why: string) =>
-      new StopRefused(`'${shown}' is held, and its holder is not stopped: ${why}`);
+    const refuse = (why: string) => new StopRefused(`the holder of '${shown}' is not stopped: ${why}`);
     const { pid, alive, host, commandPid, left } = holder;
     // A holder without a host has no record: only the kernel names it. It is trusted as one of many readers of a lock
     // whose first reader has a record.
@@ -132,18 +131,18 @@ function whyNotProven(pid: number, path: string, inherited: boolean): string | u
   if (typeof file === "string") return undefined; // in a store
   const locks = openLocks(pid);
   if (locks?.some(({ inode }) => inode === String(file.ino)) === false)
-    return `pid ${pid} does not have the lock, whatever the record says`;
+    return `the record names pid ${pid}, which does not have the lock`;
   const user = userIdOf(pid);
   const trusted = inherited ? [] : [0, process.geteuid?.()];
   if (user === file.uid || trusted.includes(file.uid)) return undefined;
-  return `pid ${pid} is of another user (${user}) than the lock file (${file.uid})`;
+  return `pid ${pid} belongs to user ${user}, the lock file to user ${file.uid}`;
 }
 
 function whyNot({ pid, alive, host }: Holder): string {
-  if (pid === undefined) return "nothing says which process that is";
+  if (pid === undefined) return "its process is unknown";
   if (host === undefined)
-    return `it has no record of the process that the kernel names (kill ${pid}, if that is the one)`;
+    return `pid ${pid} has left no record in the lock file (kill ${pid} if it is the right process)`;
   if (alive === undefined)
-    return `pid ${pid} of ${printable(host)} means nothing here, on another host or in another pid namespace`;
-  return `the process that took it is gone, and pid ${pid} may be another's by now`;
+    return `pid ${pid} of ${printable(host)} is on another host or in another pid namespace`;
+  return `the process that took it is gone, and pid ${pid} may be in use by another process`;
 }

@@ -1,6 +1,7 @@
 /** `exclusive run` with a lock in a file: acquire, run the command, release. */
 
 import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
+import { limitInWords } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { EventFields } from "../../events.ts";
 import { thisProcess } from "../../holder.ts";
@@ -45,7 +46,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   }
   const waited = log.elapsed;
   log.tell("acquired", { waitSeconds: waited, lockfile: lease.location }, () => {
-    return `acquired '${printable(name)}' after ${waited} s (${printable(lease.location)})`;
+    return `acquired '${printable(name)}' after ${limitInWords(waited * 1000)} (${printable(lease.location)})`;
   });
   const times = () => ({ waitSeconds: waited, holdSeconds: Number((log.elapsed - waited).toFixed(3)) });
   const seen = new Set<number>();
@@ -76,7 +77,7 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   else
     log.tell("released", details, () => {
       const what = kept === undefined ? "released" : "ended under";
-      return `${what} '${printable(name)}' after ${details.holdSeconds} s${kept === undefined ? "" : `: ${kept}`}`;
+      return `${what} '${printable(name)}' after ${limitInWords(details.holdSeconds * 1000)}${kept === undefined ? "" : `: ${kept}`}`;
     });
   if (overran) exit(EXIT.OVERRAN);
   exitLike(ending);

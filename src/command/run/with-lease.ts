@@ -23,6 +23,7 @@
  */
 
 import { acquire, release } from "../../acquire.ts";
+import { limitInWords } from "../../duration.ts";
 import { CannotAcquireLock, LockLost, LockTimeout, printable } from "../../errors.ts";
 import type { EventFields } from "../../events.ts";
 import { adoptDescendants, type Ending, reapOthers } from "../../os/child-process.ts";
@@ -74,7 +75,7 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   const { main } = holds;
   const waited = log.elapsed;
   log.tell("acquired", { waitSeconds: waited, lockfile: main.location, token: String(main.token) }, () => {
-    return `acquired '${printable(name)}' after ${waited} s (${printable(main.location)}, token ${main.token})`;
+    return `acquired '${printable(name)}' after ${limitInWords(waited * 1000)} (${printable(main.location)}, token ${main.token})`;
   });
   const times = () => ({
     waitSeconds: waited,
@@ -93,11 +94,13 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   if (lost !== undefined) {
     log.tell("lost", { ...details, reason: lost, left: refused }, () => {
       const rest = refused ? `, but pid ${refused.join(", ")} ended by itself` : "";
-      return `${lost}: the command was stopped${rest}`;
+      return `${lost}; command stopped${rest}`;
     });
     return exit(EXIT.SOFTWARE);
   }
-  log.tell("released", details, () => `released '${printable(name)}' after ${held.holdSeconds.toFixed(3)} s`);
+  log.tell("released", details, () => {
+    return `released '${printable(name)}' after ${limitInWords(held.holdSeconds * 1000)}`;
+  });
   return overran ? exit(EXIT.OVERRAN) : exitLike(ending);
 }
 
@@ -165,7 +168,7 @@ async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: Eve
     await holds.release();
     if (late === undefined || error !== late.reason) throw error;
     const refusal = { lock: name, lockfile: main.location };
-    throw timeout ? new LockTimeout(refusal, timeout / 1000) : new CannotAcquireLock(refusal);
+    throw timeout ? new LockTimeout(refusal, limitInWords(timeout)) : new CannotAcquireLock(refusal);
   }
 }
 

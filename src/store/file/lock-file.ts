@@ -7,6 +7,7 @@ import * as files from "../../os/files.ts";
 import { type FileStatus, O } from "../../os/files.ts";
 import { flock, LOCK, needsWriting } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
+import { userName } from "../../os/processes.ts";
 import { closeAtThreadEnd } from "../../os/thread-end.ts";
 
 /** Never through a symbolic link, never waiting for a FIFO's other end. node:fs adds O_CLOEXEC. */
@@ -162,7 +163,7 @@ export function readRecord(fd: number): WrittenRecord {
 /** @throws {LockFileError} when the file at a lock file's path is something else */
 function checkLockFile(path: string, { regular, links }: FileStatus): void {
   const found = !regular
-    ? "there is something in its place that is not a regular file"
+    ? "its place is taken by something that is not a regular file"
     : links > 1
       ? "the file in its place has other links"
       : undefined;
@@ -189,15 +190,18 @@ const NAMED_HINT = "file must name a file or directory that exists and can be re
 function hintFor(path: string, code: Code): string | undefined {
   const there = code === "EACCES" ? files.lstat(path) : code;
   if (typeof there === "string") return HINTS[code];
-  return `owned by user ${there.uid} and not readable by you: that user or root can remove it; or use another directory`;
+  const owner = userName(there.uid) ?? `user ${there.uid}`;
+  return `owned by ${owner} and not readable by you; ${owner === "root" ? "root" : `${owner} or root`} can remove it, or use another directory`;
 }
 
 export function lockError(path: string, code: Code): LockFileError {
-  return systemError("flock", path, code, { hint: "does this file system have locks? try exclusive doctor" });
+  return systemError("flock", path, code, {
+    hint: "does this file system have locks? try exclusive doctor",
+  });
 }
 
 export function unstableFileError(path: string): LockFileError {
-  const reason = "each look finds another file there (has this file system lasting inode numbers?)";
+  const reason = "each look finds another file there (does this file system have stable inode numbers?)";
   return new LockFileError(`cannot lock ${printable(path)}: ${reason}`, "ESTALE", "lstat", path);
 }
 

@@ -1,4 +1,5 @@
 /** Earlier holders: what the table and the server show of them, and the wait until none can still be running. */
+import { limitInWords } from "../../duration.ts";
 import { isSecondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
@@ -39,7 +40,7 @@ export async function waitOutEarlierHolders(
       `UPDATE ${TABLE} SET ended = ${NOW} WHERE ended IS NULL AND token IN (${tokens.join()})`,
     );
   notice(
-    `${location} has ended sessions a moment ago: waiting ${Math.ceil(left / 1000)} s for an earlier holder to stop`,
+    `${location} has just ended sessions: waiting ${limitInWords(left)} in case an earlier holder is still running`,
   );
   await pause(left, signal);
   return tokens;

@@ -1,5 +1,6 @@
 /** A connection to MySQL or MariaDB that can hold a lock: its settings, its end, and the servers that it refuses. */
 import { type ReservedSQL, SQL } from "bun";
+import { limitInWords } from "../../duration.ts";
 import { StoreError } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { within } from "../lease.ts";
@@ -181,7 +182,7 @@ export class Session {
     const limit = Math.max(ANSWER_MS, this.ttl) + extra;
     const late = new AbortController();
     const timer = setTimeout(() => {
-      late.abort(new Error(`no answer for ${limit / 1000} s`));
+      late.abort(new Error(`no answer for ${limitInWords(limit)}`));
       void this.close();
     }, limit);
     const any = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
@@ -237,7 +238,7 @@ function refusalOf(values: Map<string, string>): string | undefined {
   if (["read_only", "super_read_only", "innodb_read_only"].some(on))
     return "is read-only, as a replica is: locks need the primary server";
   if (on("wsrep_on") && !/^(none|)$/i.test(values.get("wsrep_provider") ?? ""))
-    return "is a node of a Galera cluster, where each node has locks of its own: two nodes would give out the same lock. Use a server that is no cluster, or another store";
+    return "is a node of a Galera cluster, where each node has locks of its own: two nodes would give out the same lock. Use a server outside a cluster, or another store";
   if (on("group_replication_group_name") && !on("group_replication_single_primary_mode"))
     return "is one of several primaries of a group, and each has locks of its own: two would give out the same lock. Use single-primary mode, or another store";
   return undefined;

@@ -12,7 +12,7 @@ export async function factsOf(session: Session): Promise<Record<string, string>>
   return {
     version: String(row!.version),
     connections: `${row!.used} of ${row!.most} in use; a lock needs two`,
-    replication: `synchronous_commit is ${row!.commit}, ${row!.synchronous || "no synchronous standby"}. A standby knows no locks: whoever comes after a promotion waits up to a lease`,
+    replication: `synchronous_commit is ${row!.commit}, ${row!.synchronous || "no synchronous standby"}. A standby knows no locks: after a promotion the next holder waits up to a lease`,
     pooler: "none",
     clock: `${ahead.toFixed(1)} s ahead of this host`,
     "smallest sensible --ttl": "3s, more than a restart takes",

@@ -9,6 +9,7 @@
  * The holder is published in `pg_stat_activity`: `application_name` has the lock's name, which every user can read; a
  * comment in the last statement has the record, which only the same role and `pg_read_all_stats` can read.
  */
+import { limitInWords } from "../../duration.ts";
 import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
@@ -236,8 +237,8 @@ class PostgresStore implements Store<TimedLease> {
     sight.taken(row!.killed);
     const left = await this.#unsure(session, row!, sight);
     if (left > 0) {
-      const why = `${this.url.redacted} has ended sessions a moment ago, or has just become the primary server`;
-      notice(`${why}: waiting ${Math.ceil(left / 1000)} s for a holder of before to stop`);
+      const why = `${this.url.redacted} has just ended sessions, or has just become the primary server`;
+      notice(`${why}: waiting ${limitInWords(left)} in case an earlier holder is still running`);
       await delay(left, why, signal);
     }
     const heartbeat = async () => {

@@ -129,7 +129,8 @@ export class Connection {
     const said = `${this.url.redacted}: ${broken ? "the connection has ended" : this.url.redact(message)}`;
     if (/^(MOVED|ASK|CROSSSLOT)\b/.test(message))
       return new StoreError(`${said} (a cluster: locks need a server that is not in cluster mode)`);
-    if (isForbidden(error)) return new StoreError(`${said} (docs/stores.md says what it needs)`);
+    if (isForbidden(error))
+      return new StoreError(`${said} (see docs/stores.md for the permissions it needs)`);
     const answered = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS)/.test(message);
     return new StoreError(said, { temporary: !answered || TEMPORARY.test(message) });
   }

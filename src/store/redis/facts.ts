@@ -10,9 +10,7 @@ export function factsOf(info: string, [seconds, micros]: string[]): Record<strin
       ? ": it can throw the main hold of a lock away; the second one stays, and the command is stopped"
       : "";
   const durable =
-    of("aof_enabled") === "1"
-      ? "append-only file"
-      : "none that a lock survives: after a restart, wait a lease";
+    of("aof_enabled") === "1" ? "append-only file" : "off: after a restart the next holder waits one lease";
   const ahead = Number(seconds) * 1000 + Number(micros) / 1000 - Date.now();
   return {
     version: of("redis_version"),

@@ -5,6 +5,7 @@
  * the newest lock. Clients of a new server wait for one lease, in which the old holder loses its lock; but not if it is
  * cut off together with the old primary and renews there. See docs/stores.md.
  */
+import { limitInWords } from "../../duration.ts";
 import { StoreError } from "../../errors.ts";
 import { encodeRecord, newRecord } from "../../holder.ts";
 import { isSecondHoldName } from "../../name.ts";
@@ -14,7 +15,7 @@ import { TimedLease } from "../lease.ts";
 import { delay, delayed, Outage } from "../outage.ts";
 import type { LockStatus, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
-import { pauseUnless, seconds } from "../time-limit.ts";
+import { pauseUnless } from "../time-limit.ts";
 import { Connection, type ReleaseListener } from "./connection.ts";
 import { factsOf } from "./facts.ts";
 import { type Found, holderOf } from "./found.ts";
@@ -260,11 +261,9 @@ class RedisStore implements Store<TimedLease> {
 
   /** Waits until no holder that the server has forgotten, or that does not renew its lease, can still own a lock. */
   async #waitOut({ state, left }: Refusal, signal: AbortSignal): Promise<void> {
-    const why =
-      state === "unsure"
-        ? `${this.#url.redacted} may have forgotten a lock (new, restarted or emptied)`
-        : `the lease of the holder has ended in ${this.#url.redacted}, but it was not released`;
-    this.#notice(`${why}: waiting ${seconds(left)} until none can be in use`);
+    const why = `${this.#url.redacted} ${state === "unsure" ? "looks new or restarted" : "has a silent holder"}`;
+    const lease = `waiting one lease (${limitInWords(left)})`;
+    this.#notice(`${why}: ${lease} in case an earlier holder is still running`);
     await delay(left + 1, why, signal);
   }
 
@@ -280,9 +279,8 @@ class RedisStore implements Store<TimedLease> {
     const listener = await this.#connection.listen(this.#channel(name), keys, signal);
     if (listener !== undefined) return listener;
     this.#mayListen = false;
-    this.#notice(
-      `${this.#url.redacted}: this user may not subscribe to exclusive:*, so a waiter asks once a second (docs/stores.md)`,
-    );
+    const why = "no permission to subscribe to exclusive:*, so a waiter asks once a second";
+    this.#notice(`${this.#url.redacted}: ${why} (see docs/stores.md)`);
     return undefined;
   }
 

@@ -89,8 +89,8 @@ describe("no plan", () => {
     [["n", "--"], "missing COMMAND"],
     [["--if-held", "skpi", "n", "x"], "did you mean skip?"],
     [["--log-format", "xml", "n", "x"], "--log-format takes text, json"],
-    [["-E", "256", "n", "x"], "--conflict-exit-code takes a whole number up to 255"],
-    [["--slots", "1.5", "n", "x"], "--slots takes a whole number up to 64"],
+    [["-E", "256", "n", "x"], "--conflict-exit-code takes a whole number from 0 to 255"],
+    [["--slots", "1.5", "n", "x"], "--slots takes a whole number from 1 to 64"],
     [["--if-held", "coalesce", "--file", "f", "n", "x"], "coalesce cannot be combined with --file"],
     [["--if-held", "replace", "--slots", "2", "n", "x"], "replace cannot be combined with --slots"],
     [["--exec", "--store", "redis://h", "n", "x"], "--exec cannot be combined with a store"],
@@ -102,8 +102,8 @@ describe("no plan", () => {
 
   test.each([
     [["--timeout", "soon", "n", "x"], RangeError],
-    [["--slots", "0", "n", "x"], TypeError],
-    [["--slots", "2", "--shared", "n", "x"], TypeError],
+    [["--slots", "0", "n", "x"], UsageError],
+    [["--slots", "2", "--shared", "n", "x"], UsageError],
     [["--store", "ldap://h", "n", "x"], TypeError],
     [["", "x"], TypeError],
   ])("%j", (args, error) => {

@@ -188,7 +188,7 @@ describe.if(process.getuid?.() === 0 && required("setpriv", "util-linux"))("anot
     chmodSync(dir.file(FILE), 0o600);
     const { status, stdout, stderr } = await nobody(dir, "run", "t", "--", "echo", "no");
     expect({ status, stdout }).toEqual({ status: 73, stdout: "" });
-    expect(stderr).toContain("owned by user 0 and not readable by you");
+    expect(stderr).toContain("owned by root and not readable by you; root can remove it");
   });
 
   test("that is locked in shared mode is not deleted by another shared holder", async () => {

@@ -35,7 +35,7 @@ if (hasRedis()) {
     const second = await at.log.begun(2, () => next.stderr);
     expect(alive(first.pid)).toBe(false);
     expect(second.token).toBeGreaterThan(first.token); // a counter would have been deleted too, and start at 1
-    expect(next.stderr).toContain("may have forgotten a lock");
+    expect(next.stderr).toContain("looks new or restarted");
     at.log.check();
     const { status, stderr } = await holder.result;
     expect({ status, lost: stderr.includes("the store does not have it any more") }).toEqual({

@@ -55,7 +55,7 @@ describe.if(hasRedis())("redis", () => {
     await using holder = await hold({ env: { EXCLUSIVE_STORE: url } }, "x", "--ttl", "3s");
     await using next = start(["run", "--store", url, "--ttl", "3s", "--wait", "x", "true"]);
     await until(
-      () => next.stderr.includes("may not subscribe"),
+      () => next.stderr.includes("no permission to subscribe"),
       "a notice",
       () => next.stderr,
     );
@@ -63,7 +63,7 @@ describe.if(hasRedis())("redis", () => {
     expect(quick).toMatchObject({ status: 0, stderr: "" });
     await using _stop = start(["stop", "--store", url, "x"]);
     expect((await next.result).status).toBe(0);
-    expect(next.stderr.split("may not subscribe").length).toBe(2);
+    expect(next.stderr.split("no permission to subscribe").length).toBe(2);
     await holder.result;
   });
 
