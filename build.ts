@@ -4,13 +4,18 @@
  * - `--all`: one for each target, `dist/exclusive-<target>`, and their `dist/SHA256SUMS`;
  * - `--lib`: `dist/lib`, the library;
  * - `--npm`: what is published to npm, `dist/npm/`, of the binaries of `--all` and `dist/lib`;
+ * - `--archives`: of the same binaries, `.tar.gz` and `.tar.zst`, and `install.sh`;
+ * - `--packages`: of the same, for Linux with glibc, `.deb` and `.rpm`, and the formula for Homebrew;
  * - `--target NAME`, again and again: only these; `--out DIR` instead of `dist`, but for `dist/lib`.
  */
 import { chmod, copyFile, rename, rm } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import { buildArchives } from "./build/archive.ts";
 import { buildNpm } from "./build/npm.ts";
+import { buildPackages } from "./build/packages.ts";
 import { patchLinuxBinary } from "./build/patch.ts";
 import { TARGETS, type TargetName } from "./build/targets.ts";
+import { writeSums } from "./build/tree.ts";
 import { engines, version } from "./package.json";
 
 const { values: options } = parseArgs({
@@ -18,12 +23,15 @@ const { values: options } = parseArgs({
     all: { type: "boolean" },
     lib: { type: "boolean" },
     npm: { type: "boolean" },
+    archives: { type: "boolean" },
+    packages: { type: "boolean" },
     target: { type: "string", multiple: true, default: Object.keys(TARGETS) },
     out: { type: "string", default: "dist" },
   },
 });
 const { out } = options;
 const targets = options.target as TargetName[];
+process.umask(0o022); // what is made is for everybody
 
 /**
  * Multiplier for JavaScriptCore's tier-up thresholds: `run` ends before compiled code pays off, and the compiler threads
@@ -31,23 +39,14 @@ const targets = options.target as TargetName[];
  */
 const NO_COMPILER = 100_000;
 
-if (options.lib || options.npm) await buildLibrary();
-if (options.all) await buildBinaries();
-if (options.npm) await buildNpm(out, targets);
-if (!options.lib && !options.all && !options.npm) await buildBinary(`${out}/exclusive`);
-
-async function buildBinaries(): Promise<void> {
-  let sums = "";
-  for (const name of targets) {
-    const file = `exclusive-${name}`;
-    await buildBinary(`${out}/${file}`, TARGETS[name].bun);
-    const hash = new Bun.CryptoHasher("sha256")
-      .update(await Bun.file(`${out}/${file}`).bytes())
-      .digest("hex");
-    sums += `${hash}  ${file}\n`; // as sha256sum(1) checks it
-  }
-  await Bun.write(`${out}/SHA256SUMS`, sums);
-}
+const { lib, all, npm, archives, packages } = options;
+if (lib || npm) await buildLibrary();
+if (all) for (const name of targets) await buildBinary(`${out}/exclusive-${name}`, TARGETS[name].bun);
+if (npm) await buildNpm(out, targets);
+if (archives) await buildArchives(out, targets);
+if (packages) await buildPackages(out, targets);
+if (all || archives || packages) await writeSums(out);
+if (!lib && !all && !npm && !archives && !packages) await buildBinary(`${out}/exclusive`);
 
 /** The binary takes nothing from the directory it is called in: no `.env`, no `bunfig.toml`. */
 async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): Promise<void> {

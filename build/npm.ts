@@ -3,9 +3,10 @@
  * `@exclusiveprocess/<target>`, with its binary. The repository's own package.json does not name the latter: `npm install`
  * in a clone would ask the registry for versions that are not there yet.
  */
-import { chmod, copyFile, cp, link, mkdir, rm } from "node:fs/promises";
+import { chmod, copyFile, cp, mkdir, rm } from "node:fs/promises";
 import manifest from "../package.json";
 import { TARGETS, type Target, type TargetName } from "./targets.ts";
+import { linkOrCopy } from "./tree.ts";
 
 const { name, version, description, license, homepage, repository, bugs } = manifest;
 
@@ -23,6 +24,7 @@ async function writePlatformPackage(out: string, target: TargetName): Promise<vo
   const { os, cpu, libc }: Target["npm"] = TARGETS[target].npm;
   await mkdir(`${dir}/bin`, { recursive: true });
   await linkOrCopy(`${out}/exclusive-${target}`, `${dir}/bin/exclusive`);
+  await chmod(`${dir}/bin/exclusive`, 0o755);
   await copyFile("LICENSE", `${dir}/LICENSE`);
   await Bun.write(
     `${dir}/README.md`,
@@ -46,22 +48,14 @@ async function writePlatformPackage(out: string, target: TargetName): Promise<vo
 
 async function writeMainPackage(dir: string, targets: TargetName[]): Promise<void> {
   const { private: _, scripts, devDependencies, allowScripts, typedocOptions, ...published } = manifest;
-  for (const file of ["README.md", "CHANGELOG.md", "LICENSE"]) {
-    await mkdir(dir, { recursive: true });
-    await copyFile(file, `${dir}/${file}`);
-  }
+  await mkdir(dir, { recursive: true });
+  for (const file of ["README.md", "CHANGELOG.md", "LICENSE"]) await copyFile(file, `${dir}/${file}`);
   await cp("dist/lib", `${dir}/dist/lib`, { recursive: true });
   await writeJson(`${dir}/package.json`, {
     ...published,
     description,
     optionalDependencies: Object.fromEntries(targets.map((target) => [platformPackage(target), version])),
   });
-}
-
-/** The binaries are large. */
-async function linkOrCopy(from: string, to: string): Promise<void> {
-  await link(from, to).catch(() => copyFile(from, to));
-  await chmod(to, 0o755);
 }
 
 const writeJson = (file: string, value: object) => Bun.write(file, `${JSON.stringify(value, null, 2)}\n`);

@@ -1,15 +1,6 @@
 /** What is published to npm, installed from a registry of this machine's, and run without Bun. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import {
-  chmodSync,
-  copyFileSync,
-  cpSync,
-  linkSync,
-  mkdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { buildNpm, platformPackage } from "../build/npm.ts";
 import { TARGETS, type TargetName } from "../build/targets.ts";
@@ -18,6 +9,7 @@ import { packInto } from "./support/package.ts";
 import { binary, root } from "./support/paths.ts";
 import { command, Process, type StartOptions } from "./support/process.ts";
 import { Registry } from "./support/registry.ts";
+import { here, prepareRelease } from "./support/release.ts";
 import { required } from "./support/required.ts";
 import { TempDir } from "./support/temp-dir.ts";
 
@@ -26,7 +18,7 @@ const locks = new TempDir();
 const published = home.file("out/npm");
 const launcher = `${published}/exclusiveprocess/dist/lib/exclusive`;
 const targets = Object.keys(TARGETS) as TargetName[];
-const here = `${process.platform === "darwin" ? "macos" : process.platform}-${process.arch}` as TargetName;
+
 const registry = new Registry();
 /** The files of each package, by its name. */
 const files = new Map<string, string[]>();
@@ -73,6 +65,7 @@ function writeBinary(target: TargetName): void {
 }
 
 beforeAll(async () => {
+  process.chdir(root);
   await packInto(home); // it makes dist/lib
   mkdirSync(home.file("out"));
   for (const target of targets) writeBinary(target);
@@ -372,13 +365,7 @@ test.if(Bun.which("npm") !== null)(
   async () => {
     using real = new Registry();
     const out = home.file("real");
-    mkdirSync(out);
-    try {
-      linkSync(binary, `${out}/exclusive-${here}`);
-    } catch {
-      copyFileSync(binary, `${out}/exclusive-${here}`); // another file system
-    }
-    chmodSync(`${out}/exclusive-${here}`, 0o755);
+    await prepareRelease(out);
     await buildNpm(out, [here]);
     await real.publish(`${out}/npm/${here}`);
     await real.publish(`${out}/npm/exclusiveprocess`);
