@@ -5,8 +5,8 @@ import {
   lutimesSync,
   mkdirSync,
   readdirSync,
-  rmSync,
   readFileSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
