@@ -1,20 +1,37 @@
 /**
- * Builds `dist/exclusive`, the binary for this machine; with `--all` one for each target, `dist/exclusive-<target>`,
- * and their `dist/SHA256SUMS`; with `--lib` `dist/lib`, what the npm package holds.
+ * Builds `dist/exclusive`, the binary for this machine. Options:
+ *
+ * - `--all`: one for each target, `dist/exclusive-<target>`, and their `dist/SHA256SUMS`;
+ * - `--lib`: `dist/lib`, the library;
+ * - `--npm`: what is published to npm, `dist/npm/`, of the binaries of `--all` and `dist/lib`;
+ * - `--archives`: of the same binaries, `.tar.gz` and `.tar.zst`, and `install.sh`;
+ * - `--packages`: of the same, for Linux with glibc, `.deb` and `.rpm`, and the formula for Homebrew;
+ * - `--target NAME`, again and again: only these; `--out DIR` instead of `dist`, but for `dist/lib`.
  */
-import { rename, rm } from "node:fs/promises";
+import { chmod, copyFile, rename, rm } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import { buildArchives } from "./build/archive.ts";
+import { buildNpm } from "./build/npm.ts";
+import { buildPackages } from "./build/packages.ts";
 import { patchLinuxBinary } from "./build/patch.ts";
-import { version } from "./package.json";
+import { TARGETS, type TargetName } from "./build/targets.ts";
+import { writeSums } from "./build/tree.ts";
+import { engines, version } from "./package.json";
 
-/** The binaries of a release, and the Bun that each is made with: fetched by Bun from the npm registry when first needed. */
-const TARGETS = {
-  "linux-x64": "bun-linux-x64-baseline",
-  "linux-x64-musl": "bun-linux-x64-baseline-musl",
-  "linux-arm64": "bun-linux-arm64",
-  "linux-arm64-musl": "bun-linux-arm64-musl",
-  "macos-x64": "bun-darwin-x64-baseline",
-  "macos-arm64": "bun-darwin-arm64",
-} as const;
+const { values: options } = parseArgs({
+  options: {
+    all: { type: "boolean" },
+    lib: { type: "boolean" },
+    npm: { type: "boolean" },
+    archives: { type: "boolean" },
+    packages: { type: "boolean" },
+    target: { type: "string", multiple: true, default: Object.keys(TARGETS) },
+    out: { type: "string", default: "dist" },
+  },
+});
+const { out } = options;
+const targets = options.target as TargetName[];
+process.umask(0o022); // what is made is for everybody
 
 /**
  * Multiplier for JavaScriptCore's tier-up thresholds: `run` ends before compiled code pays off, and the compiler threads
@@ -22,20 +39,14 @@ const TARGETS = {
  */
 const NO_COMPILER = 100_000;
 
-if (process.argv.includes("--lib")) await buildLibrary();
-else if (process.argv.includes("--all")) await buildRelease();
-else await buildBinary("dist/exclusive");
-
-async function buildRelease(): Promise<void> {
-  let sums = "";
-  for (const [name, target] of Object.entries(TARGETS)) {
-    const file = `exclusive-${name}`;
-    await buildBinary(`dist/${file}`, target);
-    const hash = new Bun.CryptoHasher("sha256").update(await Bun.file(`dist/${file}`).bytes()).digest("hex");
-    sums += `${hash}  ${file}\n`; // as sha256sum(1) checks it
-  }
-  await Bun.write("dist/SHA256SUMS", sums);
-}
+const { lib, all, npm, archives, packages } = options;
+if (lib || npm) await buildLibrary();
+if (all) for (const name of targets) await buildBinary(`${out}/exclusive-${name}`, TARGETS[name].bun);
+if (npm) await buildNpm(out, targets);
+if (archives) await buildArchives(out, targets);
+if (packages) await buildPackages(out, targets);
+if (all || archives || packages) await writeSums(out);
+if (!lib && !all && !npm && !archives && !packages) await buildBinary(`${out}/exclusive`);
 
 /** The binary takes nothing from the directory it is called in: no `.env`, no `bunfig.toml`. */
 async function buildBinary(outfile: string, target?: Bun.Build.CompileTarget): Promise<void> {
@@ -100,4 +111,25 @@ async function buildLibrary(): Promise<void> {
   // Files that are imported as text.
   for (const file of new Bun.Glob("command/completions/*.{bash,zsh,fish}").scanSync("src"))
     await Bun.write(`dist/lib/${file}`, Bun.file(`src/${file}`));
+  await copyFile("build/launcher.sh", "dist/lib/exclusive");
+  await chmod("dist/lib/exclusive", 0o755);
+  await writeRefusal();
+}
+
+/**
+ * What runtimes other than Bun import. It has the library's names: else a script that imports one would end with the
+ * runtime's own complaint, before this sentence.
+ */
+async function writeRefusal(): Promise<void> {
+  const names = Object.keys(await import(`${import.meta.dir}/dist/lib/index.js`)).join(", ");
+  const sentence =
+    `exclusiveprocess needs Bun ${engines.bun.slice(2)} or later (https://bun.com): run this script with bun; ` +
+    "the command works without it: npx exclusiveprocess run NAME -- COMMAND";
+  const text = `const needsBun = new Error(${JSON.stringify(sentence)});
+needsBun.stack = needsBun.message;
+throw needsBun;
+let ${names};
+export { ${names} };
+`;
+  await Bun.write("dist/lib/needs-bun.js", text);
 }

@@ -53,7 +53,7 @@ test("contains what a user needs, and nothing else", async () => {
     expect(files).toContain(`package/${needed}`);
   const odd = files.filter(
     (file) =>
-      !/^package\/(package\.json|README\.md|CHANGELOG\.md|LICENSE|docs\/exclusive\.1|dist\/lib\/.*\.js|dist\/lib\/command\/completions\/\w+\.(bash|fish|zsh)|dist\/lib\/(?!command\/).*\.d\.ts)$/.test(
+      !/^package\/(package\.json|README\.md|CHANGELOG\.md|LICENSE|docs\/exclusive\.1|dist\/lib\/(exclusive|.*\.js)|dist\/lib\/command\/completions\/\w+\.(bash|fish|zsh)|dist\/lib\/(?!command\/).*\.d\.ts)$/.test(
         file,
       ),
   );

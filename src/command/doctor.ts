@@ -1,4 +1,4 @@
-/** `exclusive doctor`: check with real processes that locking works in a directory, or in a store. */
+/** `exclusive doctor`: check with real processes that locking works in a directory or in a store, or this program itself. */
 import { defineCommand } from "citty";
 import { checkPath, defaultDirectory } from "../name.ts";
 import { absolute } from "../os/files.ts";
@@ -9,6 +9,7 @@ import { parseOptions } from "./cli/options.ts";
 
 const ARGS = defineArgs({
   dir: { type: "positional", required: false, description: "the directory to check" },
+  self: { type: "boolean", description: "check this program itself: that it is whole and can run here" },
   json: { type: "boolean", description: "print one JSON object" },
   ...STORE,
 });
@@ -21,6 +22,7 @@ export default defineCommand({
       ["doctor", "the default directory"],
       ["doctor /mnt/share", "another one"],
       ["doctor --store redis://cache:6379", "a store"],
+      ["doctor --self", "this program itself"],
     ],
     notes: [
       "Exit status: 0 locks work, 3 maybe not between hosts, 74 they do not",
@@ -36,6 +38,11 @@ async function doctor(rawArgs: string[]): Promise<number> {
   if (rest.length > 1) throw new UsageError("one directory at a time");
   const json = values.json === true;
   let dir = rest[0];
+  if (values.self) {
+    if (dir !== undefined || values.store !== undefined || values["store-file"] !== undefined)
+      throw new UsageError("--self checks this program alone: no directory and no store");
+    return (await import("./doctor/self.ts")).doctorSelf(json);
+  }
   // EXCLUSIVE_STORE is not considered: without an option a directory is checked.
   if (values.store !== undefined || values["store-file"] !== undefined) {
     if (dir !== undefined) throw new UsageError("DIR cannot be combined with --store");

@@ -49,6 +49,13 @@ function usesMusl(): boolean {
   return report.header?.glibcVersionRuntime === undefined;
 }
 
+/** The C library that this program runs on, for people. */
+export function cLibrary(): string {
+  if (!linux) return "libSystem";
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return usesMusl() ? "musl" : `glibc ${report.header?.glibcVersionRuntime ?? ""}`.trim();
+}
+
 /** The C library that this process has mapped, for systems that keep it elsewhere: proc_pid_maps(5). */
 function mappedLibc(): string | undefined {
   try {

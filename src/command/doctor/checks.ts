@@ -4,7 +4,9 @@ import { jsonLine, print } from "../output/print.ts";
 
 /** The result of one check. */
 export interface Check {
-  check: "excludes" | "freed by release" | "freed by kill" | "read-only file" | "local" | "tokens grow";
+  check:
+    | ("excludes" | "freed by release" | "freed by kill" | "read-only file" | "local" | "tokens grow")
+    | ("own code" | "own failures" | "transparent" | "waits");
   /** Undefined where it cannot be told. */
   ok?: boolean | undefined;
   details: string;

@@ -31,7 +31,7 @@ export async function doctorDirectory(
  * Makes a directory for the checks, so that nothing stays in `dir`, whatever ends us.
  * @throws {LockFileError} when it cannot be made
  */
-function makeRoom(dir: string): Disposable & { path: string } {
+export function makeRoom(dir: string): Disposable & { path: string } {
   let path = "";
   const leave = () => {
     if (path) rmSync(path, { recursive: true, force: true, maxRetries: 10 });
@@ -52,7 +52,7 @@ function makeRoom(dir: string): Disposable & { path: string } {
 }
 
 /** Tries one lock between two processes, this one and a child. */
-async function locksIn(dir: string): Promise<Check[]> {
+export async function locksIn(dir: string): Promise<Check[]> {
   using room = makeRoom(dir);
   const lock = new Lock({ name: "doctor", dir: room.path });
   const child = (...command: string[]) =>

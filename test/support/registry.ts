@@ -1,0 +1,61 @@
+/** A package registry on this machine, for npm, Bun, pnpm and Yarn. */
+import { readFileSync } from "node:fs";
+import { root } from "./paths.ts";
+import { command } from "./process.ts";
+import { TempDir } from "./temp-dir.ts";
+
+/** Package managers may refuse versions that were published a moment ago. */
+const PUBLISHED = "2020-01-01T00:00:00.000Z";
+
+export class Registry implements Disposable {
+  readonly #tarballs = new TempDir();
+  readonly #packages = new Map<string, object>();
+  readonly #server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => this.#answer(request) });
+
+  readonly url = this.#server.url.href;
+
+  /** Publishes the package in this directory, as it would be packed. Returns the files in it. */
+  async publish(directory: string): Promise<string[]> {
+    const manifest = JSON.parse(readFileSync(`${directory}/package.json`, "utf8"));
+    const { name, version } = manifest;
+    const file = `${name.replace("/", "-").replace("@", "")}-${version}.tgz`;
+    const pack = ["pm", "pack", "--quiet", "--ignore-scripts", "--gzip-level", "1"];
+    const packed = await command([process.execPath, ...pack, "--filename", this.#tarballs.file(file)], {
+      cwd: directory,
+    });
+    if (packed.status !== 0) throw new Error(`cannot pack ${directory}: ${packed.stderr}`);
+    const bytes = readFileSync(this.#tarballs.file(file));
+    const hash = (algorithm: Bun.SupportedCryptoAlgorithms, encoding: "hex" | "base64") =>
+      new Bun.CryptoHasher(algorithm).update(bytes).digest(encoding);
+    const dist = {
+      tarball: `${this.url}-/${file}`,
+      shasum: hash("sha1", "hex"),
+      integrity: `sha512-${hash("sha512", "base64")}`,
+    };
+    this.#packages.set(name, {
+      name,
+      "dist-tags": { latest: version },
+      time: { created: PUBLISHED, modified: PUBLISHED, [version]: PUBLISHED },
+      versions: { [version]: { ...manifest, _id: `${name}@${version}`, dist } },
+    });
+    const listed = await command(["tar", "-tzf", this.#tarballs.file(file)]);
+    return listed.stdout.trim().split("\n").sort();
+  }
+
+  /** Publishes a package that this project depends on, as it is installed here. */
+  async publishDependency(name: string): Promise<void> {
+    await this.publish(`${root}/node_modules/${name}`);
+  }
+
+  #answer(request: Request): Response {
+    const path = decodeURIComponent(new URL(request.url).pathname).slice(1);
+    if (path.startsWith("-/")) return new Response(Bun.file(this.#tarballs.file(path.slice(2))));
+    const found = this.#packages.get(path);
+    return found === undefined ? new Response("{}", { status: 404 }) : Response.json(found);
+  }
+
+  [Symbol.dispose](): void {
+    this.#server.stop(true);
+    this.#tarballs[Symbol.dispose]();
+  }
+}
