@@ -61,6 +61,10 @@ const FAULTS = [4, 5, 6, 7, 8, 11] as const;
 /** The mask that we were started with, and that the command gets. */
 export const maskAtStart = new Uint8Array(all.length);
 
+/** Was this signal blocked at our start? */
+export const wasBlocked = (number: number): boolean =>
+  ((maskAtStart[(number - 1) >> 3]! >> ((number - 1) & 7)) & 1) === 1;
+
 /** The record: bit S-1 for each signal S that was ignored. Used only for signals that Bun changes: an emulator may set others. */
 let record = 0n;
 const wasIgnored = (number: number): boolean => ((record >> BigInt(number - 1)) & 1n) === 1n;
