@@ -71,7 +71,12 @@ async function usageOf(name: string): Promise<string> {
   return synopsis(await loadCommand(name));
 }
 
-async function fail(error: unknown): Promise<number> {
+/** The first failure, where cleaning up after it has failed too. */
+const firstOf = (error: unknown): unknown =>
+  error instanceof SuppressedError ? firstOf(error.suppressed) : error;
+
+async function fail(failure: unknown): Promise<number> {
+  const error = firstOf(failure);
   if (error instanceof HelpRequest) return help([name]);
   const status = statusOfError(error);
   if (status === undefined) return bug(error);
@@ -89,5 +94,8 @@ function bug(error: unknown): number {
 }
 
 // Else Bun prints source text and ends with 1: in a callback, and where `fail` itself fails.
-process.on("uncaughtException", (error) => process.exit(statusOfError(error) ?? bug(error)));
+process.on("uncaughtException", (failure) => {
+  const error = firstOf(failure);
+  process.exit(statusOfError(error) ?? bug(error));
+});
 new Promise<number>((resolve) => resolve(main())).catch(fail).then(process.exit);

@@ -125,6 +125,14 @@ describe.if(here)("in these surroundings", () => {
       args: () => ["list"],
       right: ({ status, stdout }, held) => status === 0 && stdout.includes("held") === held,
     },
+    held: {
+      args: (name) => ["held", name],
+      right: ({ status }) => status === 3,
+    },
+    doctor: {
+      args: () => ["doctor"],
+      right: ({ status, stdout }) => status === 0 && !stdout.includes("NO "),
+    },
     "flock -n": {
       args: (_, path) => ["flock", "-n", path, "true"],
       right: ({ status }, held) => status === (held ? 1 : 0),
