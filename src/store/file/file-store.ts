@@ -55,11 +55,13 @@ import { listDirectory, statusOf } from "./inspect.ts";
 import {
   ATTEMPTS_MAX,
   absolute,
+  closed,
   isStillAt,
   type LockFile,
   lockError,
   lockFileOf,
   type OpenFile,
+  onlyLastBefore,
   openError,
   openGuarded,
   openIfPresent,
@@ -294,15 +296,4 @@ export class FileStore implements Store {
     if (record && !fitsName && request.name.length <= NAME_RECORDED_MAX) record.name = request.name;
     return new FileLease(file, open, leaving, record);
   }
-}
-
-function closed(file: OpenFile | undefined): void {
-  if (file !== undefined) files.close(file.fd);
-}
-
-/** Closes all files but the last one, and that too unless it is before this one. */
-function onlyLastBefore(next: OpenFile, all: OpenFile[]): OpenFile[] {
-  const stays = all.slice(-1).filter(({ status }) => files.isBefore(status, next.status));
-  for (const file of all) if (!stays.includes(file)) closed(file);
-  return stays;
 }

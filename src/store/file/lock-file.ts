@@ -229,3 +229,15 @@ export function openGuarded(file: LockFile): OpenFile {
   closeAtThreadEnd(open.fd);
   return open;
 }
+
+/** Closes a file, if there is one. */
+export function closed(file: OpenFile | undefined): void {
+  if (file !== undefined) files.close(file.fd);
+}
+
+/** Closes all files but the last one, and that too unless it is before this one. */
+export function onlyLastBefore(next: OpenFile, all: OpenFile[]): OpenFile[] {
+  const stays = all.slice(-1).filter(({ status }) => files.isBefore(status, next.status));
+  for (const file of all) if (!stays.includes(file)) closed(file);
+  return stays;
+}
