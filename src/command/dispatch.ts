@@ -2,7 +2,7 @@
 import { printable } from "../errors.ts";
 import { write } from "../os/files.ts";
 import { isCompiled } from "../os/self.ts";
-import { unblockSignals } from "../os/signal-mask.ts";
+import { unblockForOurselves } from "../os/signal-mask.ts";
 import { BECOME, become } from "../os/spawn.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
@@ -45,14 +45,14 @@ async function other(): Promise<number> {
       return (await import("./run/guardian.ts")).runGuardian();
   }
   if (name === "completion" && rest[0] === "--answer") {
-    unblockSignals();
+    unblockForOurselves();
     return (await import("./completions/answer.ts")).answerCompletion(rest.slice(1));
   }
   const { loadCommand, unknownCommand } = await import("./commands.ts");
   const command = await loadCommand(name);
   if (command === undefined) throw unknownCommand(name);
   if (name !== "flock") {
-    unblockSignals(); // flock's command inherits the mask, as run's does
+    unblockForOurselves(); // flock's command inherits the mask, as run's does
     Bun.unsafe.setJITPolicy(1); // see build.ts
   }
   return call(command, rest);
