@@ -2,7 +2,7 @@
 import { printable } from "../errors.ts";
 import { write } from "../os/files.ts";
 import { isCompiled } from "../os/self.ts";
-import { unblockSignals } from "../os/signal-mask.ts";
+import { unblockForOurselves } from "../os/signal-mask.ts";
 import { BECOME, become } from "../os/spawn.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
@@ -45,14 +45,14 @@ async function other(): Promise<number> {
       return (await import("./run/guardian.ts")).runGuardian();
   }
   if (name === "completion" && rest[0] === "--answer") {
-    unblockSignals();
+    unblockForOurselves();
     return (await import("./completions/answer.ts")).answerCompletion(rest.slice(1));
   }
   const { loadCommand, unknownCommand } = await import("./commands.ts");
   const command = await loadCommand(name);
   if (command === undefined) throw unknownCommand(name, rest);
   if (name !== "flock") {
-    unblockSignals(); // flock's command inherits the mask, as run's does
+    unblockForOurselves(); // flock's command inherits the mask, as run's does
     Bun.unsafe.setJITPolicy(1); // see build.ts
   }
   return call(command, rest);
@@ -71,7 +71,12 @@ async function usageOf(name: string): Promise<string> {
   return synopsis(await loadCommand(name));
 }
 
-async function fail(error: unknown): Promise<number> {
+/** The first failure, where cleaning up after it has failed too. */
+const firstOf = (error: unknown): unknown =>
+  error instanceof SuppressedError ? firstOf(error.suppressed) : error;
+
+async function fail(failure: unknown): Promise<number> {
+  const error = firstOf(failure);
   if (error instanceof HelpRequest) return help([name]);
   const status = statusOfError(error);
   if (status === undefined) return bug(error);
@@ -89,5 +94,8 @@ function bug(error: unknown): number {
 }
 
 // Else Bun prints source text and ends with 1: in a callback, and where `fail` itself fails.
-process.on("uncaughtException", (error) => process.exit(statusOfError(error) ?? bug(error)));
+process.on("uncaughtException", (failure) => {
+  const error = firstOf(failure);
+  process.exit(statusOfError(error) ?? bug(error));
+});
 new Promise<number>((resolve) => resolve(main())).catch(fail).then(process.exit);

@@ -23,9 +23,10 @@ export function appendLine(path: string, line: Uint8Array): Code | undefined {
   if (typeof fd === "string") return fd;
   try {
     const status = fstat(fd);
-    const size = typeof status !== "string" && status.regular ? fs.fstatSync(fd).size : 0;
+    const regular = typeof status !== "string" && status.regular;
+    const size = regular ? fs.fstatSync(fd).size : 0;
     // A write beyond the limit would raise SIGXFSZ, which can end this process or its command: setrlimit(2).
-    if (size > 0 && size + line.length + MARGIN > fileSizeLimit()) return "EFBIG";
+    if (regular && size + line.length + MARGIN > fileSizeLimit()) return "EFBIG";
     const bytes = size > 0 && isCut(path, size) ? Buffer.concat([Buffer.of(NEWLINE), line]) : line;
     return fs.writeSync(fd, bytes) < bytes.length ? "ENOSPC" : undefined;
   } catch (error) {

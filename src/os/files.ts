@@ -4,6 +4,7 @@
  */
 import { codeOf, systemError } from "./errors.ts";
 import { type Code, linux } from "./libc.ts";
+import { dropFileSizeSignal } from "./signal-mask.ts";
 import { forgetAtThreadEnd } from "./thread-end.ts";
 
 // Required, not imported: a static import is hoisted above the code that blocks the signals, see `signals.ts`.
@@ -116,7 +117,10 @@ function writeAll(fd: number, bytes: Uint8Array, byPosition: boolean): Code | un
     if (typeof n === "number") done += n;
     else if (n === "EAGAIN")
       Bun.sleepSync(1); // a full pipe that another process made non-blocking
-    else if (n !== "EINTR") return n;
+    else if (n !== "EINTR") {
+      if (n === "EFBIG") dropFileSizeSignal();
+      return n;
+    }
   }
   return undefined;
 }

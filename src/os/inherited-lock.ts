@@ -4,21 +4,27 @@ import * as files from "./files.ts";
 import { type FileStatus, O } from "./files.ts";
 import { flock, LOCK } from "./flock.ts";
 import { linux } from "./libc.ts";
+import { isRemovedFrom } from "./removed-files.ts";
 
 /** How this process holds a lock that it has not taken: `unknown` where that cannot be told. */
 export type Inherited = Mode | "none" | "unknown";
 
 /**
- * How an open file of this process holds the lock on a file. By the descriptors that are open here: what the kernel says of
- * each in proc_pid_fdinfo(5), and without that by `probe`.
+ * How an open file of this process holds the lock on a file, or on one that was removed from its path: the command of a
+ * holder has that one, and no other. By the descriptors that are open here: what the kernel says of each in
+ * proc_pid_fdinfo(5), and without that by `probe`.
+ * @param file the one that is at the path now, if any
  * @param own whether a lock counts that this pid has taken: before an execve(2), or a moment ago
  */
-export function inheritedLock(path: string, file: FileStatus, own = true): Inherited {
+export function inheritedLock(path: string, file: FileStatus | undefined, own = true): Inherited {
   const names = files.readDirectory(linux ? "/proc/self/fd" : "/dev/fd");
   const fds = typeof names === "string" ? Array.from({ length: 1024 }, (_, fd) => fd) : names.map(Number);
   const same = fds.filter((fd) => {
     const status = files.fstat(fd);
-    return typeof status !== "string" && files.sameFile(status, file);
+    if (typeof status === "string") return false;
+    return (
+      (file !== undefined && files.sameFile(status, file)) || (status.links === 0 && isRemovedFrom(path, fd))
+    );
   });
   let found: Inherited = "none";
   for (const fd of same) {

@@ -9,18 +9,30 @@ export interface RemovedFile {
   file: string;
 }
 
+/** What the kernel adds to the name of an open file that was removed. */
+const REMOVED = " (deleted)";
+
+/** The path of a file that may be gone, as the kernel names it. */
+function realName(path: string): string {
+  const slash = path.lastIndexOf("/");
+  return (realPath(path.slice(0, slash) || "/") ?? "").replace(/\/$/, "") + path.slice(slash);
+}
+
+/** Has this process an open file at this descriptor that was removed from this path? */
+export const isRemovedFrom = (path: string, fd: number): boolean =>
+  linux && readlink(`/proc/self/fd/${fd}`) === `${realName(path)}${REMOVED}`;
+
 /**
  * The other processes that have a lock of flock(2) on a file that was removed from this path, and none on the file that is
  * there now, as far as this user may see them.
  */
 export function lockersOfRemoved(path: string): RemovedFile[] {
   if (!linux) return [];
-  const slash = path.lastIndexOf("/");
-  const real = (realPath(path.slice(0, slash) || "/") ?? "").replace(/\/$/, "") + path.slice(slash);
+  const real = realName(path);
   const pids = new Set([...kernelLocks().values()].flatMap((lock) => lock.pids));
   pids.delete(process.pid);
   return [...pids].flatMap((pid) => {
-    const [removed] = lockedAs(`${real} (deleted)`, pid);
+    const [removed] = lockedAs(`${real}${REMOVED}`, pid);
     return removed === undefined || lockedAs(real, pid).length > 0 ? [] : [{ pid, file: removed }];
   });
 }

@@ -63,12 +63,17 @@ const HANDLER_FLAGS = 0x1800_0004n;
 const PWR_WAS_BLOCKED = 1n << 8n;
 
 /** Signals, signal(7), that Bun ignores. The binary gets their actions back at once, the npm package's command defaults. */
-const BUN_IGNORES = [13, 25] as const;
+const SIGXFSZ = 25;
+const BUN_IGNORES = [13, SIGXFSZ] as const;
 /** Signals of faults: Bun prints a report for each, also where another process sent it. Their default action is ours. */
 const FAULTS = [4, 5, 6, 7, 8, 11] as const;
 
 /** The mask that we were started with, and that the command gets. */
 export const maskAtStart = new Uint8Array(all.length);
+
+/** Was this signal blocked at our start? */
+export const wasBlocked = (number: number): boolean =>
+  ((maskAtStart[(number - 1) >> 3]! >> ((number - 1) & 7)) & 1) === 1;
 
 /** The record: bit S-1 for each signal S that was ignored. Used only for signals that Bun changes: an emulator may set others. */
 let record = 0n;
@@ -136,6 +141,23 @@ export function ignoreChildren(): void {
 /** Restores the mask that we were started with: for commands that do not wait for signals. */
 export function unblockSignals(): void {
   setMask(maskAtStart);
+}
+
+/**
+ * As `unblockSignals`, for a command of ours that starts no other program in its place: a write beyond the limit on file sizes
+ * fails, and does not end us.
+ */
+export function unblockForOurselves(): void {
+  unblockSignals();
+  signal(SIGXFSZ, SIG_IGN);
+}
+
+/**
+ * Drops the signal of a write that has just failed with EFBIG: where it is blocked it would stay pending, and count as one
+ * that is meant for the command. setrlimit(2).
+ */
+export function dropFileSizeSignal(): void {
+  signal(SIGXFSZ, signal(SIGXFSZ, SIG_IGN)); // to ignore a signal takes away a pending one: sigaction(2)
 }
 
 /** Replaces the mask. */

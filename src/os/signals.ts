@@ -19,7 +19,7 @@
  */
 import { isTimerOver, SIGALRM, setTimer } from "./interval-timer.ts";
 import { address, libc, linux } from "./libc.ts";
-import { changeMask, maskAtStart, setMask } from "./signal-mask.ts";
+import { changeMask, maskAtStart, setMask, wasBlocked } from "./signal-mask.ts";
 import {
   allSignals,
   interruptWith,
@@ -54,6 +54,8 @@ const UNBLOCKABLE = new Set<number>([SIG.KILL, SIG.STOP]);
 /** The C library uses those below itself. */
 const FIRST_REAL_TIME = linux ? 34 : 65;
 const LAST_REAL_TIME = 64;
+/** Only Linux has it. */
+const SIGSTKFLT = 16;
 const RLIMIT_CORE = 4;
 
 const c = libc({
@@ -124,19 +126,18 @@ let releaseKept: (() => void) | undefined;
  * mask: it would end us. Real-time signals have no listeners in JavaScript: they do no harm, and are lost.
  */
 export function keepBlockedSignals(): void {
-  const blocked = (number: number) => (maskAtStart[(number - 1) >> 3]! >> ((number - 1) & 7)) & 1;
   if (!maskAtStart.some((bits) => bits !== 0)) return;
   const came: number[] = [];
   const undo = new DisposableStack();
   const { signals } = (require("node:os") as typeof import("node:os")).constants;
   for (const [name, number] of Object.entries(signals) as [NodeJS.Signals, number][]) {
-    if (!blocked(number) || UNBLOCKABLE.has(number) || isIgnored(number)) continue;
+    if (!wasBlocked(number) || UNBLOCKABLE.has(number) || isIgnored(number)) continue;
     const keep = () => void came.push(number);
     process.on(name, keep);
     undo.defer(() => void process.off(name, keep));
   }
   for (let number = FIRST_REAL_TIME; number <= LAST_REAL_TIME; number++)
-    if (blocked(number) && !isIgnored(number)) undo.use(interruptWith(number));
+    if (wasBlocked(number) && !isIgnored(number)) undo.use(interruptWith(number));
   releaseKept = () => {
     undo.dispose();
     for (const number of came) send(process.pid, number); // pending: we have it blocked
@@ -147,6 +148,13 @@ export function keepBlockedSignals(): void {
 export function releaseKeptSignals(): void {
   releaseKept?.();
   releaseKept = undefined;
+}
+
+/** From now on no signal ends us for which JavaScript has no listeners. It is lost. */
+export function surviveUnnamedSignals(): void {
+  const unnamed = linux ? [SIGSTKFLT] : [];
+  for (let number = FIRST_REAL_TIME; number <= LAST_REAL_TIME; number++) unnamed.push(number);
+  for (const number of unnamed) if (!isIgnored(number)) interruptWith(number);
 }
 
 /** Sends a signal to a process, or to the group of a negative number; that it is gone is no error. */

@@ -24,17 +24,14 @@ export async function inherited(store: Store, name: string): Promise<Inherited> 
 }
 
 async function inheritedOne(store: Store, name: string): Promise<Inherited> {
-  if (store instanceof FileStore) {
-    const file = fileAt(store, name);
-    return file === undefined ? "none" : inheritedLock(store.location(name), file);
-  }
+  if (store instanceof FileStore) return inheritedLock(store.location(name), fileAt(store, name));
   const status = await store.status(name);
   if (status.state === "unknown") return "unknown";
   const holder = holdersOf(status).find(isOurWrapper);
   return holder === undefined ? "none" : (holder.mode ?? "exclusive");
 }
 
-/** The file of a lock, a link followed; undefined where there is none, or it may not be seen. */
+/** The file of a lock, a link followed; undefined where there is none, or it cannot be seen. */
 function fileAt(store: FileStore, name: string): files.FileStatus | undefined {
   const path = store.location(name);
   const status = files.lstat(path);

@@ -46,6 +46,20 @@ test("3 for a free lock, for another's, for another name, and without the descri
   expect(await exclusive(["run", "t", "--", ...script], { dir })).toMatchObject({ stdout: "3\n3\n" });
 });
 
+test.if(process.platform === "linux")(
+  "0 where the lock's file was removed, before it is there again and after; --inherit alike",
+  async () => {
+    using dir = new TempDir();
+    const path = dir.lockfile("t");
+    const asked = "EX held t; echo $?; EX run --inherit t -- echo inherited";
+    const again = `until [ -e ${path} ]; do sleep 0.02; done`;
+    const { stdout } = await under(dir, [], `rm ${path}; ${asked}; ${again}; ${asked}`);
+    expect(stdout).toBe("0\ninherited\n".repeat(2));
+    const other = `rm ${path}; EX held other; echo $?; ln -s nowhere ${path}; EX held t; echo $?`;
+    expect(await under(dir, ["--exec"], other)).toMatchObject({ stdout: "3\n0\n" });
+  },
+);
+
 test("3 for a daemon that outlives the lock, though its environment names it", async () => {
   using dir = new TempDir();
   const daemon = `(setsid sh -c 'sleep 0.5; EX held t; echo $? >${dir.file("late")}' >/dev/null 2>&1 &)`;

@@ -40,6 +40,9 @@ test("skip: exit 0 without a word, and the command has not run; -v says why", as
   });
 });
 
+/** Prints the signals that are pending in the process. */
+const PENDING = ["sed", "-n", "s/^ShdPnd:\\t//p", "/proc/self/status"];
+
 /** The files of a lock and of its queue head. */
 const headFile = (dir: TempDir) => dir.file("exclusive_t%00next.lock");
 
@@ -78,6 +81,19 @@ test("coalesce: of 20 that start while it is held one waits and runs, 19 exit 0 
   expect(dir.list()).toEqual(["log"]);
 });
 
+test("a signal that was blocked at the start of a waiter neither ends it nor is lost", async () => {
+  using dir = new TempDir();
+  await using holder = await hold(dir, "t", "--slots", "1");
+  const blocked = ["env", "--block-signal=TERM", "--block-signal=USR1", binary];
+  const waiter = new Process([...blocked, "run", "--slots", "1", "--wait", "t", "--", ...PENDING], { dir });
+  await until(() => waiters(dir.lockfile("t.1")) === 1, "it waits");
+  waiter.kill("SIGTERM");
+  waiter.kill("SIGUSR1");
+  await until(() => dir.list().length === 2, "it still waits");
+  holder.kill();
+  expect(await waiter.result).toMatchObject({ status: 0, stdout: "0000000000004200\n" });
+});
+
 for (const signal of ["SIGKILL", "SIGTERM"] as const) {
   test(`coalesce: the waiter is ended by ${signal}: the next takes its place, and nobody is told 0 without a run`, async () => {
     using dir = new TempDir();
@@ -107,7 +123,7 @@ test("coalesce: the waiter gives up after its time: the next takes its place", a
   expect(dir.list()).toEqual([]);
 });
 
-test.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)(
+test.each(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGALRM", "SIGXCPU"] as const)(
   "a waiter for a slot that is ended by %s leaves no file of the queue",
   async (signal) => {
     using dir = new TempDir();

@@ -80,6 +80,7 @@ describe.if(here)("in these surroundings", () => {
     "stdin closed": { prefix: after("exec <&-"), works: true },
     "statx refused with ENOSYS": { prefix: refuse("statx", "ENOSYS"), works: true },
     "statx refused with EPERM": { prefix: refuse("statx", "EPERM"), works: true },
+    "no file may grow": { prefix: after("ulimit -f 0"), works: true },
     "clone3 refused with EPERM": { prefix: refuse("clone3", "EPERM") },
     "fork refused with EAGAIN": { prefix: refuse("clone,clone3,vfork,fork", "EAGAIN") },
     "no memory that is writable and executable": { prefix: [nowx], fails: true },
@@ -130,6 +131,14 @@ describe.if(here)("in these surroundings", () => {
     list: {
       args: () => ["list"],
       right: ({ status, stdout }, held) => status === 0 && stdout.includes("held") === held,
+    },
+    held: {
+      args: (name) => ["held", name],
+      right: ({ status }) => status === 3,
+    },
+    doctor: {
+      args: () => ["doctor"],
+      right: ({ status, stdout }) => status === 0 && !stdout.includes("NO "),
     },
     "flock -n": {
       args: (_, path) => ["flock", "-n", path, "true"],

@@ -222,7 +222,18 @@ describe.if(hasRedis())("with a store", () => {
   });
 
   test("each signal reaches the command, and the wrapper ends as the command ends", async () => {
-    for (const signal of ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"] as const) {
+    const common = ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"] as const;
+    const rare = [
+      "SIGILL",
+      "SIGABRT",
+      "SIGBUS",
+      "SIGFPE",
+      "SIGSEGV",
+      "SIGSYS",
+      "SIGTRAP",
+      "SIGXFSZ",
+    ] as const;
+    for (const signal of [...common, ...rare]) {
       const script = `trap 'echo got; exit 9' ${signal.slice(3)}; echo begun; while :; do sleep 0.02; done`;
       await using holder = start(["run", "signals", "--", "bash", "-c", script], { env: env() });
       await holder.says("begun");

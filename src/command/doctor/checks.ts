@@ -1,4 +1,5 @@
 /** Checks that `exclusive doctor` makes, and their report. */
+import { CannotRun, printable } from "../../errors.ts";
 import { limits, seesProcesses } from "../../os/limits.ts";
 import { jsonLine, print } from "../output/print.ts";
 
@@ -14,6 +15,13 @@ export interface Check {
 
 /** Time for a process to start, and for the kernel to free the lock of a killed one. */
 export const PATIENCE_MS = 10_000;
+
+/** A run that neither got the lock nor was refused: it proves nothing about locks here. */
+export async function noVerdict({ exited, stderr }: Bun.ReadableSubprocess): Promise<CannotRun> {
+  const [status, text] = await Promise.all([exited, new Response(stderr).text()]);
+  const [line = ""] = text.split("\n");
+  return new CannotRun(`a run that tries the lock ended with status ${status} (${printable(line)})`);
+}
 
 /** Below this a thread to wait in may not start, in bytes. Measured: docs/surroundings.md. */
 const ADDRESS_SPACE_MIN = 3e9;

@@ -6,7 +6,7 @@ import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
 import { StoreUrl } from "../../store/store-url.ts";
 import { EXIT } from "../cli/exit-status.ts";
-import { type Check, PATIENCE_MS, report } from "./checks.ts";
+import { type Check, noVerdict, PATIENCE_MS, report } from "./checks.ts";
 
 /** Short, so that the check of a killed run ends soon. */
 const TTL = "2s";
@@ -80,12 +80,13 @@ async function afterKill(store: Store, url: string, { name }: Request): Promise<
     env: { ...process.env, EXCLUSIVE_STORE: url }, // not as an argument, which others could see
     stdin: "pipe",
     stdout: "pipe",
-    stderr: "ignore",
+    stderr: "pipe",
   });
   run.stdin.write("held\n");
   run.stdin.flush();
   const { value } = await run.stdout.getReader().read();
-  const held = value !== undefined && (await store.status(name)).state === "held";
+  if (value === undefined) throw await noVerdict(run);
+  const held = (await store.status(name)).state === "held";
   run.kill("SIGKILL");
   await run.exited;
   const killed = performance.now();

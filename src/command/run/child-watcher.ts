@@ -8,14 +8,18 @@
 import { constants } from "node:os";
 import { type Ending, startChildThread } from "../../os/child-process.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
-import { releaseKeptSignals } from "../../os/signals.ts";
+import { releaseKeptSignals, surviveUnnamedSignals } from "../../os/signals.ts";
 import { inForeground } from "../../os/terminal.ts";
 import { Supervision } from "./supervise.ts";
 
-/** Signals to us that are meant for the command. */
+/**
+ * Signals to us that are meant for the command. Those of a fault are blocked while our code runs: a real fault still ends us.
+ * Missing are SIGPWR, which the engine uses, and those for which JavaScript has no listeners.
+ */
 const FORWARDED = [
   ...(["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCONT"] as const),
   ...(["SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGWINCH", "SIGVTALRM", "SIGPROF", "SIGXCPU", "SIGIO"] as const),
+  ...(["SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV", "SIGSYS", "SIGXFSZ"] as const),
 ];
 
 /** A thread that reports the command's changes. From its start on, signals to us are kept for the command. */
@@ -27,8 +31,10 @@ export class ChildThread {
   private constructor(worker: Worker) {
     this.#worker = worker;
     releaseKeptSignals();
+    surviveUnnamedSignals();
     for (const name of FORWARDED) {
-      if (!isIgnored(constants.signals[name])) process.on(name, () => this.#take(constants.signals[name]));
+      const signal = constants.signals[name];
+      if (!isIgnored(signal)) process.on(name, () => this.#take(signal));
     }
   }
 
