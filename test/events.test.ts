@@ -7,6 +7,18 @@ import { command, exclusive, hold, Process, startScript } from "./support/proces
 import { TempDir } from "./support/temp-dir.ts";
 import { until } from "./support/until.ts";
 
+test("the manual and the page on the history name every event, and no other", () => {
+  const source = readFileSync(`${root}/src/events.ts`, "utf8");
+  const fields = /interface EventFields \{\n(.*?)\n\}/s.exec(source)![1]!;
+  const events = [...fields.matchAll(/^ {2}(\w+):/gm)].map(([, name]) => name!).sort();
+  const page = readFileSync(`${root}/docs/history.md`, "utf8").split("| event  ")[1]!.split("\n\n")[0]!;
+  const listed = [...page.matchAll(/^\| `(\w+)` /gm)].map(([, name]) => name!);
+  expect(listed.toSorted()).toEqual(events);
+  const manual = readFileSync(`${root}/docs/exclusive.1`, "utf8");
+  const named = /^\.BR waiting (.*\n\.BR .*)$/m.exec(manual)![0].match(/[a-z]{4,}/g)!;
+  expect(named.toSorted()).toEqual(events);
+});
+
 type Line = Record<string, unknown> & { event: string; name: string; waitSeconds: number };
 const linesOf = (file: string): Line[] =>
   readFileSync(file, "utf8")

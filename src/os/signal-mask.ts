@@ -35,6 +35,7 @@ import {
   SIG_BLOCK,
   SIG_IGN,
   SIG_SETMASK,
+  SIG_UNBLOCK,
   SIGCHLD,
   SIGPWR,
   SIGSYS,
@@ -84,11 +85,12 @@ let ignoresChildren = false;
 
 /**
  * Blocks every signal: before the engine starts threads, see `signals.ts`. Not SIGSYS: under a seccomp filter Bun handles
- * it, and a blocked one would end us. It is blocked from the start of the command on.
+ * it, and a blocked one would end us. Not SIGPWR: the engine's collector suspends this thread by it, and waits for that
+ * without limit. Both are blocked from the start of the command on.
  */
 export function blockSignals(): void {
   const first = all.slice();
-  if (linux) first[(SIGSYS - 1) >> 3]! &= ~(1 << ((SIGSYS - 1) & 7));
+  if (linux) for (const number of [SIGSYS, SIGPWR]) first[(number - 1) >> 3]! &= ~(1 << ((number - 1) & 7));
   sigprocmask(SIG_BLOCK, address(first), address(maskAtStart));
   isBlocking = true;
   // Where children are ignored their exit status is lost, and not only the command's.
@@ -131,6 +133,14 @@ export function passFaultsOn(): void {
   action[0] = BigInt(getauxval!(AT_ENTRY)) - HANDLER_BYTES;
   action[17] = HANDLER_FLAGS;
   for (const number of FAULTS) sigaction!(number, address(action), null);
+}
+
+/**
+ * Lets the engine suspend this thread again. Call it after the start of a command beside which the event loop goes on: while
+ * the loop rests, another thread collects garbage.
+ */
+export function letEngineSuspend(): void {
+  if (linux) changeMask(SIG_UNBLOCK, signalSet(SIGPWR));
 }
 
 /** Ignores ended children again, for a program that this one becomes. */

@@ -32,6 +32,22 @@ describe.if(hasRedis())("with a store", () => {
     await server?.[Symbol.asyncDispose]();
   });
 
+  // The engine collects garbage in another thread when the event loop has rested for some seconds, and suspends the main one.
+  test("each of twelve runs ends with its command, also after fourteen seconds", async () => {
+    const long = (i: number) => ["run", "--ttl", "15s", `long${i}`, "--", "sleep", "14"];
+    const runs = Array.from({ length: 12 }, (_, i) => start(long(i), { env: env() }));
+    try {
+      await until(
+        () => runs.every(({ running }) => !running),
+        "all to end",
+        () => "a run does not end",
+      );
+      for (const { result } of runs) expect((await result).status).toBe(0);
+    } finally {
+      for (const run of runs) await run[Symbol.asyncDispose]();
+    }
+  });
+
   test("status, output, input and environment are those of the command, which gets its token", async () => {
     const script = 'read line; echo "$line $EXCLUSIVE_NAME $EXCLUSIVE_LOCKFILE $EXCLUSIVE_TOKEN"; exit 3';
     const { stdout, stderr, status } = await exclusive(

@@ -51,7 +51,7 @@ export class CommandError extends Error {
   }
 }
 
-/** The exit status that an error stands for; undefined for a bug of ours. */
+/** The exit status that an error stands for; undefined for a bug in this program. */
 export function statusOfError(error: unknown): number | undefined {
   if (error instanceof UsageError || error instanceof WrongArgument || error instanceof WrongDuration)
     return EXIT.USAGE;
