@@ -60,7 +60,7 @@ export function directoryOf(url: string): string | undefined {
  *   `mysql://…` or `mariadb://…`, `etcd://…`, `etcds://…` with TLS, or `file:///DIR`
  * @throws {TypeError} for a malformed URL, or one of another scheme
  * @throws {RangeError} for a `ttl` that is not a duration from 1 second to 1 day
- * @throws {StoreError} when the server is unreachable or refuses the connection
+ * @throws {@link StoreError} when the server is unreachable or refuses the connection
  */
 export async function openStore(url: string, options: StoreOptions = {}): Promise<Store> {
   const dir = directoryOf(checkStoreUrl(url));

@@ -7,6 +7,7 @@ import { binary, root } from "../support/paths.ts";
 import { exclusive } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TerminalProcess } from "../support/terminal.ts";
+import { until } from "../support/until.ts";
 
 const page = readFileSync(`${root}/docs/exclusive.1`, "utf8");
 
@@ -19,7 +20,7 @@ test.if(required("man", "man-db"))("on a terminal man(1) shows it, with its page
     env: { MANPAGER: "cat", PAGER: "cat" },
   });
   await shown.shows("User Commands");
-  await shown.shows("systemd.service");
+  await until(() => shown.screen.join("\n").includes("EXIT STATUS"), "a section"); // bold by overstrikes
   expect(await shown.result).toMatchObject({ status: 0 });
 });
 
