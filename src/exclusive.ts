@@ -37,7 +37,7 @@ export type ExclusiveDecorator = <F extends AnyFunction>(
  * @remarks
  * A call throws (an async function's is rejected with) {@link CannotAcquireLock} when the lock is held. With `wait`,
  * `timeout`, `coalesce` or `signal` among the options the function must be async.
- * @throws {TypeError} for anything but a function or method, for a generator (its body runs only after the call), and
+ * @throws `TypeError` for anything but a function or method, for a generator (its body runs only after the call), and
  * for a decorator that was compiled with `experimentalDecorators`
  */
 export function exclusive<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F;

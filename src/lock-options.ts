@@ -42,7 +42,7 @@ export interface LockOptions {
   logger?: Logger | undefined;
 }
 
-/** @throws {TypeError} for a URL that is not a store's, or with options for lock files alone */
+/** @throws `TypeError` for a URL that is not a store's, or with options for lock files alone */
 export function storeFor(options: LockOptions): Store {
   const { store, ttl, dir, file, keep } = options;
   if (store === undefined) return new FileStore(options);

@@ -56,7 +56,7 @@ export class Lock implements Disposable, AsyncDisposable {
 
   /**
    * @param options which lock; nothing is acquired yet
-   * @throws {TypeError} for an empty name, options that exclude each other, or a `store` that is not a store
+   * @throws `TypeError` for an empty name, options that exclude each other, or a `store` that is not a store
    */
   constructor(options: LockOptions = {}) {
     this.#request = requestFor({ ...options, name: options.name ?? callerName(Lock) });
@@ -99,7 +99,7 @@ export class Lock implements Disposable, AsyncDisposable {
    * Acquires the lock, or refuses at once: also when this same process holds it.
    * @throws {@link CannotAcquireLock} when it is held
    * @throws {@link LockFileError} when the lock file cannot be made or locked
-   * @throws {TypeError} with a remote store
+   * @throws `TypeError` with a remote store
    */
   acquireSync(): this {
     const store = this.#store;
@@ -136,7 +136,7 @@ export class Lock implements Disposable, AsyncDisposable {
 
   /**
    * Releases the lock; does nothing when it is not held.
-   * @throws {TypeError} with a remote store
+   * @throws `TypeError` with a remote store
    */
   releaseSync(): void {
     const lease = this.#lease;
@@ -157,6 +157,7 @@ export class Lock implements Disposable, AsyncDisposable {
     this.#logReleased(lease);
   }
 
+  /** Releases the lock at the end of a `using` declaration's scope. */
   [Symbol.dispose](): void {
     if (this.#lease !== undefined && !isSync(this.#lease)) {
       this.release().catch(() => {}); // a missing `await` must not leak the lock
@@ -165,6 +166,7 @@ export class Lock implements Disposable, AsyncDisposable {
     this.releaseSync();
   }
 
+  /** Releases the lock at the end of an `await using` declaration's scope. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
   }
@@ -181,7 +183,7 @@ export class Lock implements Disposable, AsyncDisposable {
    * returns to its event loop. Under `bun --hot` the lock that an earlier evaluation of the program has taken is kept.
    * @throws {@link CannotAcquireLock} when it is held
    * @throws {@link LockFileError} when the lock file cannot be made or locked
-   * @throws {TypeError} with a remote store
+   * @throws `TypeError` with a remote store
    */
   forever(): this {
     const key = `${this.#lockfile}\0${this.name}`;
