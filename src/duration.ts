@@ -67,6 +67,12 @@ export function humanDuration(milliseconds: number): string {
   return `${seconds}s`;
 }
 
+/** How a server's clock differs from ours, in milliseconds: `in step with this host`, `1.5s behind this host`. */
+export const clockInWords = (ahead: number): string =>
+  Math.abs(ahead) < 50
+    ? "in step with this host"
+    : `${limitInWords(Math.abs(ahead))} ${ahead > 0 ? "ahead of" : "behind"} this host`;
+
 /** Formats a time for people, as `humanDuration`, where a part of a second counts: `400ms`, `1.5s`. */
 export function limitInWords(milliseconds: number): string {
   if (milliseconds < 999.5) return `${Math.max(0, Math.round(milliseconds))}ms`;

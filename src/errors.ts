@@ -53,6 +53,7 @@ export class CannotAcquireLock extends Error implements Refusal {
   readonly holder: Holder | undefined;
   readonly code: string = "ELOCKED";
 
+  /** @internal */
   constructor(refusal: Refusal, message?: string) {
     super(message ?? inWords(refusal));
     this.lock = refusal.lock;
@@ -71,7 +72,7 @@ function inWords({ lock, holder }: Refusal): string {
 /** The lock is held by what waits for this process: a wait would never end. The message has the reason. */
 export class EndlessWait extends CannotAcquireLock {
   override readonly name = "EndlessWait";
-  /** @param inherited this process runs under the lock already: what was to wait may run at once */
+  /** @internal @param inherited this process runs under the lock already: what was to wait may run at once */
   constructor(
     refusal: Refusal,
     reason: string,
@@ -85,7 +86,7 @@ export class EndlessWait extends CannotAcquireLock {
 export class LockTimeout extends CannotAcquireLock {
   override readonly name = "LockTimeout";
   override readonly code = "ETIMEDOUT";
-  /** @param limit the time given, as text for people */
+  /** @internal @param limit the time given, as text for people */
   constructor(refusal: Refusal, limit: string) {
     const pid = refusal.holder?.pid;
     super(
@@ -105,6 +106,7 @@ export class LockLost extends Error {
 export class LockFileError extends Error {
   override readonly name = "LockFileError";
   /**
+   * @internal
    * @param code what went wrong, as `errno(3)` names it: `EACCES`, `ENOSPC`, …
    * @param operation the system call
    * @param path the file concerned
@@ -126,6 +128,7 @@ export class StoreError extends Error {
   /** True when the same request may succeed later: the server is away, or may have forgotten a holder. */
   readonly temporary: boolean;
 
+  /** @internal */
   constructor(message: string, { temporary = false, cause }: { temporary?: boolean; cause?: unknown } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.temporary = temporary;

@@ -1,6 +1,8 @@
 /** `exclusive()`: function wrapper and decorator. */
 import type { AcquireOptions } from "./acquire.ts";
-import { Lock, type LockOptions } from "./lock.ts";
+import type { CannotAcquireLock } from "./errors.ts";
+import { Lock } from "./lock.ts";
+import type { LockOptions } from "./lock-options.ts";
 import { callerName } from "./name.ts";
 import { directoryOf } from "./store/open-store.ts";
 import { asCall } from "./store/own-holds.ts";
@@ -20,14 +22,22 @@ export type ExclusiveDecorator = <F extends AnyFunction>(
  * Makes a function run under a lock: each call acquires it, and releases it when the function has returned or thrown, or
  * when its promise is settled. `this`, arguments, result and exceptions pass through.
  *
+ * @example A function
  * ```ts
- * const nightly = exclusive({ name: "nightly" }, async () => { … });
- * class Jobs { @exclusive({ name: "report" }) report() { … }  @exclusive sync() { … } }
+ * const nightly = exclusive({ name: "nightly", timeout: "10m" }, async () => "done");
+ * await nightly();
  * ```
- *
- * A call throws (an async function's is rejected with) `CannotAcquireLock` when the lock is held. With `wait`,
+ * @example Methods
+ * ```ts
+ * class Jobs {
+ *   @exclusive({ name: "report" }) report() {}
+ *   @exclusive sync() {}
+ * }
+ * ```
+ * @remarks
+ * A call throws (an async function's is rejected with) {@link CannotAcquireLock} when the lock is held. With `wait`,
  * `timeout`, `coalesce` or `signal` among the options the function must be async.
- * @throws {TypeError} for anything but a function or method, for a generator (its body runs only after the call), and
+ * @throws `TypeError` for anything but a function or method, for a generator (its body runs only after the call), and
  * for a decorator that was compiled with `experimentalDecorators`
  */
 export function exclusive<F extends AnyFunction>(options: ExclusiveOptions, fn: F): F;

@@ -13,7 +13,8 @@ export {
 export type { EventFields, EventName, HolderJson, LockEvent } from "./events.ts";
 export { type ExclusiveDecorator, type ExclusiveOptions, exclusive } from "./exclusive.ts";
 export type { Holder, Mode } from "./holder.ts";
-export { Lock, type LockOptions } from "./lock.ts";
+export { Lock } from "./lock.ts";
+export type { LockOptions } from "./lock-options.ts";
 export type { Logger } from "./logger.ts";
 export { openStore, type StoreOptions } from "./store/open-store.ts";
 export type { Lease, LockStatus, LockStatusJson, Request, Store } from "./store/store.ts";

@@ -12,16 +12,14 @@ import {
   requestFor,
   type SyncLease,
 } from "./acquire.ts";
-import type { Duration } from "./duration.ts";
-import { CannotAcquireLock, printable } from "./errors.ts";
+import { CannotAcquireLock, type LockLost, printable } from "./errors.ts";
 import type { Holder } from "./holder.ts";
+import { type LockOptions, storeFor } from "./lock-options.ts";
 import { LockRecord } from "./lock-record.ts";
 import { inform, type Logger } from "./logger.ts";
 import { callerName } from "./name.ts";
 import { isIgnored } from "./os/signal-sets.ts";
 import { FileStore } from "./store/file/file-store.ts";
-import { LazyStore } from "./store/lazy-store.ts";
-import { checkStoreUrl, directoryOf } from "./store/open-store.ts";
 import {
   describePlaceChange,
   type Lease,
@@ -30,43 +28,22 @@ import {
   type Store,
 } from "./store/store.ts";
 
-/** Which lock, and where it lives. */
-export interface LockOptions {
-  /** Any text. Default: the absolute path of the calling file; in a compiled program, of the executable. */
-  name?: string | undefined;
-  /**
-   * Directory of the lock file. Default: `EXCLUSIVE_DIR`, else `/var/lock` where every user may write in it, else `/tmp`.
-   */
-  dir?: string | undefined;
-  /** Lock this existing file or directory as it is; it is never written to nor deleted. */
-  file?: string | undefined;
-  /** Share the lock with other holders that share it, and exclude all others. */
-  shared?: boolean | undefined;
-  /** Allow up to this many holders at a time: they hold the locks `NAME.1` … `NAME.N`. */
-  slots?: number | undefined;
-  /** Leave the lock file in place on release, emptied. */
-  keep?: boolean | undefined;
-  /** A note for people, kept in the record. */
-  label?: string | undefined;
-  /** When the lock is held: print that on stderr and exit with status 1. */
-  die?: boolean | undefined;
-  /**
-   * Where the lock lives, if not in a file of this machine: `postgres://…`, `mysql://…`, `redis://…`, `etcd://…` (see `openStore`),
-   * or an open store. A remote store needs `acquire()` and `await using`: the synchronous methods throw a `TypeError`.
-   */
-  store?: string | Store | undefined;
-  /** With the URL of a store: how long the store keeps the lock of a silent holder. Default `"15s"`. */
-  ttl?: Duration | undefined;
-  /**
-   * Append an event for each acquire, refusal, release and loss to this file, as `exclusive run --log-file` does. A
-   * failure of the file costs the record, and never the lock. Default: `EXCLUSIVE_LOG_FILE`, else none.
-   */
-  logFile?: string | undefined;
-  /** Receives a line for each acquire and release. Default: none, or consola where `EXCLUSIVE_LOG=info`. */
-  logger?: Logger | undefined;
-}
-
-/** A named lock. While one process holds it, no other does. */
+/**
+ * A named lock. While one process holds it, no other does.
+ *
+ * @example Refuse at once when another process holds it
+ * ```ts
+ * using lock = new Lock({ name: "backup" }).acquireSync();
+ * ```
+ * @example Wait up to 30 seconds
+ * ```ts
+ * await using lock = await new Lock({ name: "deploy" }).acquire({ timeout: "30s" });
+ * ```
+ * @example Lock the whole program, or end it with status 1
+ * ```ts
+ * new Lock({ die: true }).forever();
+ * ```
+ */
 export class Lock implements Disposable, AsyncDisposable {
   readonly name: string;
   readonly #request: Request;
@@ -79,7 +56,7 @@ export class Lock implements Disposable, AsyncDisposable {
 
   /**
    * @param options which lock; nothing is acquired yet
-   * @throws {TypeError} for an empty name, options that exclude each other, or a `store` that is not a store
+   * @throws `TypeError` for an empty name, options that exclude each other, or a `store` that is not a store
    */
   constructor(options: LockOptions = {}) {
     this.#request = requestFor({ ...options, name: options.name ?? callerName(Lock) });
@@ -106,7 +83,7 @@ export class Lock implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Fires when ownership can no longer be proven, with a `LockLost` as its reason, while a third of the lease is left to
+   * Fires when ownership can no longer be proven, with a {@link LockLost} as its reason, while a third of the lease is left to
    * stop the work. Undefined for a file: such a lock cannot be lost.
    */
   get lost(): AbortSignal | undefined {
@@ -120,9 +97,9 @@ export class Lock implements Disposable, AsyncDisposable {
 
   /**
    * Acquires the lock, or refuses at once: also when this same process holds it.
-   * @throws {CannotAcquireLock} when it is held
-   * @throws {LockFileError} when the lock file cannot be made or locked
-   * @throws {TypeError} with a remote store
+   * @throws {@link CannotAcquireLock} when it is held
+   * @throws {@link LockFileError} when the lock file cannot be made or locked
+   * @throws `TypeError` with a remote store
    */
   acquireSync(): this {
     const store = this.#store;
@@ -142,11 +119,11 @@ export class Lock implements Disposable, AsyncDisposable {
    * A wait that could never end is refused. With `wait`, and neither `timeout` nor `signal`: when another `Lock` of this
    * program holds the lock, and it is in a file. (A call of an `exclusive()` function may wait for another call.) And however long the wait may
    * last: when what holds the lock waits for this process, as `exclusive run` waits for its command.
-   * @throws {CannotAcquireLock} when it is held, and is not waited for
-   * @throws {EndlessWait} when the holder waits for this process
-   * @throws {LockTimeout} when it is still held after `timeout`
-   * @throws {LockFileError} when the lock file cannot be made or locked
-   * @throws {StoreError} when the store is unreachable or refuses the request
+   * @throws {@link CannotAcquireLock} when it is held, and is not waited for
+   * @throws {@link EndlessWait} when the holder waits for this process
+   * @throws {@link LockTimeout} when it is still held after `timeout`
+   * @throws {@link LockFileError} when the lock file cannot be made or locked
+   * @throws {@link StoreError} when the store is unreachable or refuses the request
    */
   async acquire(options: AcquireOptions = {}): Promise<this> {
     this.#record?.begin();
@@ -159,7 +136,7 @@ export class Lock implements Disposable, AsyncDisposable {
 
   /**
    * Releases the lock; does nothing when it is not held.
-   * @throws {TypeError} with a remote store
+   * @throws `TypeError` with a remote store
    */
   releaseSync(): void {
     const lease = this.#lease;
@@ -180,6 +157,7 @@ export class Lock implements Disposable, AsyncDisposable {
     this.#logReleased(lease);
   }
 
+  /** Releases the lock at the end of a `using` declaration's scope. */
   [Symbol.dispose](): void {
     if (this.#lease !== undefined && !isSync(this.#lease)) {
       this.release().catch(() => {}); // a missing `await` must not leak the lock
@@ -188,6 +166,7 @@ export class Lock implements Disposable, AsyncDisposable {
     this.releaseSync();
   }
 
+  /** Releases the lock at the end of an `await using` declaration's scope. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
   }
@@ -202,9 +181,9 @@ export class Lock implements Disposable, AsyncDisposable {
    * Signals keep their default effect. A program with its own handler for SIGINT, SIGTERM or SIGHUP keeps it, and a
    * signal that was ignored at start stays ignored. As every handler in JavaScript, ours runs when the program next
    * returns to its event loop. Under `bun --hot` the lock that an earlier evaluation of the program has taken is kept.
-   * @throws {CannotAcquireLock} when it is held
-   * @throws {LockFileError} when the lock file cannot be made or locked
-   * @throws {TypeError} with a remote store
+   * @throws {@link CannotAcquireLock} when it is held
+   * @throws {@link LockFileError} when the lock file cannot be made or locked
+   * @throws `TypeError` with a remote store
    */
   forever(): this {
     const key = `${this.#lockfile}\0${this.name}`;
@@ -243,17 +222,6 @@ export class Lock implements Disposable, AsyncDisposable {
     console.error(error.message);
     process.exit(1);
   }
-}
-
-/** @throws {TypeError} for a URL that is not a store's, or with options for lock files alone */
-function storeFor(options: LockOptions): Store {
-  const { store, ttl, dir, file, keep } = options;
-  if (store === undefined) return new FileStore(options);
-  if (dir !== undefined || file !== undefined || keep)
-    throw new TypeError("dir, file and keep are for locks in files: they cannot be combined with store");
-  if (typeof store !== "string") return store;
-  const directory = directoryOf(checkStoreUrl(store));
-  return directory === undefined ? new LazyStore(store, { ttl }) : new FileStore({ dir: directory });
 }
 
 const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;

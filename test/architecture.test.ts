@@ -16,7 +16,7 @@ const PARTS = {
   "store/redis": /^src\/store\/redis\//,
   "store/etcd": /^src\/store\/etcd\//,
   store: /^src\/store\/[^/]+$/,
-  lock: /^src\/(lock|lock-record|exclusive|acquire)\.ts$/,
+  lock: /^src\/(lock|lock-options|lock-record|exclusive|acquire)\.ts$/,
   logger: /^src\/logger\.ts$/,
   index: /^src\/index\.ts$/,
   main: /^src\/command\/main\.ts$/,

@@ -36,7 +36,7 @@ const schemeOf = (url: string): string => (/^[a-z][a-z0-9+.-]*(?=:)/i.exec(url)?
 
 /**
  * Checks that a URL has the scheme of a store, and returns it.
- * @throws {TypeError} for any other URL. The message names the scheme alone, since the rest may hold a secret.
+ * @throws `TypeError` for any other URL. The message names the scheme alone, since the rest may hold a secret.
  */
 export function checkStoreUrl(url: string): string {
   const scheme = schemeOf(url);
@@ -58,9 +58,9 @@ export function directoryOf(url: string): string | undefined {
  * Opens a store. In a remote store every lock is held twice, so that one fault cannot let two processes in.
  * @param url `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` with TLS, `postgres://…`,
  *   `mysql://…` or `mariadb://…`, `etcd://…`, `etcds://…` with TLS, or `file:///DIR`
- * @throws {TypeError} for a malformed URL, or one of another scheme
- * @throws {RangeError} for a `ttl` that is not a duration from 1 second to 1 day
- * @throws {StoreError} when the server is unreachable or refuses the connection
+ * @throws `TypeError` for a malformed URL, or one of another scheme
+ * @throws `RangeError` for a `ttl` that is not a duration from 1 second to 1 day
+ * @throws {@link StoreError} when the server is unreachable or refuses the connection
  */
 export async function openStore(url: string, options: StoreOptions = {}): Promise<Store> {
   const dir = directoryOf(checkStoreUrl(url));
@@ -72,8 +72,8 @@ export async function openStore(url: string, options: StoreOptions = {}): Promis
 /**
  * Opens a remote store in which a lock is held once: for callers that take the second hold in another process.
  * @param url as for `openStore`, but not `file:`
- * @throws {TypeError} for a malformed URL, or one of another scheme
- * @throws {RangeError} for a `ttl` that is not a duration from 1 second to 1 day
+ * @throws `TypeError` for a malformed URL, or one of another scheme
+ * @throws `RangeError` for a `ttl` that is not a duration from 1 second to 1 day
  * @throws {StoreError} when the server is unreachable or refuses the connection
  */
 export async function openEngine(url: string, options: StoreOptions = {}): Promise<Store<TimedLease>> {

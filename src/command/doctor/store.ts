@@ -100,7 +100,7 @@ async function afterKill(store: Store, url: string, { name }: Request): Promise<
     check: "freed by kill",
     ok: free,
     details: free
-      ? `the lock of a killed process was free after ${seconds} s (its lease was ${TTL})`
+      ? `the lock of a killed process was free after ${seconds}s (its lease was ${TTL})`
       : `a killed process keeps the lock '${printable(name)}'`,
   };
 }

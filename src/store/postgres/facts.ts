@@ -1,4 +1,5 @@
 /** What an operator should know of a PostgreSQL server. */
+import { clockInWords } from "../../duration.ts";
 import type { Session } from "./session.ts";
 
 const FACTS = `SELECT current_setting('server_version') AS version, (SELECT count(*) FROM pg_stat_activity) AS used,
@@ -8,13 +9,13 @@ const FACTS = `SELECT current_setting('server_version') AS version, (SELECT coun
 
 export async function factsOf(session: Session): Promise<Record<string, string>> {
   const [row] = await session.query(FACTS);
-  const ahead = (Number(row!.now) - Date.now()) / 1000;
+  const ahead = Number(row!.now) - Date.now();
   return {
     version: String(row!.version),
     connections: `${row!.used} of ${row!.most} in use; a lock needs two`,
     replication: `synchronous_commit is ${row!.commit}, ${row!.synchronous || "no synchronous standby"}. A standby knows no locks: after a promotion the next holder waits up to a lease`,
     pooler: "none",
-    clock: `${ahead.toFixed(1)} s ahead of this host`,
+    clock: clockInWords(ahead),
     "smallest sensible --ttl": "3s, more than a restart takes",
   };
 }

@@ -1,4 +1,5 @@
 /** What an operator should know of a Redis server. */
+import { clockInWords } from "../../duration.ts";
 
 /** @param info the answer to INFO @param time the answer to TIME, in seconds and microseconds */
 export function factsOf(info: string, [seconds, micros]: string[]): Record<string, string> {
@@ -17,7 +18,7 @@ export function factsOf(info: string, [seconds, micros]: string[]): Record<strin
     "eviction policy": `${policy}${risk} (${of("evicted_keys")} keys evicted so far)`,
     persistence: durable,
     replication: `${of("role")} with ${of("connected_slaves")} replicas: they may miss the newest lock (docs/stores.md)`,
-    clock: `${(ahead / 1000).toFixed(1)} s ahead of this host`,
+    clock: clockInWords(ahead),
     "smallest sensible --ttl": "3s, more than a restart or a failover takes",
   };
 }
