@@ -1,5 +1,5 @@
 /** A package registry on this machine, for npm, Bun, pnpm and Yarn. */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { root } from "./paths.ts";
 import { command } from "./process.ts";
 import { TempDir } from "./temp-dir.ts";
@@ -7,9 +7,23 @@ import { TempDir } from "./temp-dir.ts";
 /** Package managers may refuse versions that were published a moment ago. */
 const PUBLISHED = "2020-01-01T00:00:00.000Z";
 
+/** Who publishes with `npm publish` has it. */
+export const TOKEN = "token";
+
+interface Entry {
+  name: string;
+  "dist-tags": Record<string, string>;
+  time?: Record<string, string>;
+  versions: Record<string, object>;
+}
+
+interface Attachments {
+  _attachments: Record<string, { data: string }>;
+}
+
 export class Registry implements Disposable {
   readonly #tarballs = new TempDir();
-  readonly #packages = new Map<string, object>();
+  readonly #packages = new Map<string, Entry>();
   readonly #server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => this.#answer(request) });
 
   readonly url = this.#server.url.href;
@@ -47,8 +61,25 @@ export class Registry implements Disposable {
     await this.publish(`${root}/node_modules/${name}`);
   }
 
-  #answer(request: Request): Response {
+  /** The names of the packages, in the order in which they were published, with the tag that each has. */
+  get published(): [name: string, tag: string][] {
+    return [...this.#packages].map(([name, entry]) => [name, Object.keys(entry["dist-tags"])[0]!]);
+  }
+
+  /** What `npm publish` sends: the version, and its tarball in base64. */
+  async #receive(request: Request): Promise<Response> {
+    if (request.headers.get("authorization") !== `Bearer ${TOKEN}`)
+      return new Response("{}", { status: 401 });
+    const { name, versions, _attachments, ...rest } = (await request.json()) as Entry & Attachments;
+    for (const [file, { data }] of Object.entries(_attachments))
+      writeFileSync(this.#tarballs.file(file.replaceAll("/", "-")), Buffer.from(data, "base64"));
+    this.#packages.set(name, { name, "dist-tags": rest["dist-tags"], versions });
+    return Response.json({ ok: true }, { status: 201 });
+  }
+
+  async #answer(request: Request): Promise<Response> {
     const path = decodeURIComponent(new URL(request.url).pathname).slice(1);
+    if (request.method === "PUT") return this.#receive(request);
     if (path.startsWith("-/")) return new Response(Bun.file(this.#tarballs.file(path.slice(2))));
     const found = this.#packages.get(path);
     return found === undefined ? new Response("{}", { status: 404 }) : Response.json(found);
