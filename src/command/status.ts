@@ -2,7 +2,7 @@
 import { defineCommand } from "citty";
 import { printable } from "../errors.ts";
 import { FileStore } from "../store/file/file-store.ts";
-import { removedHolders } from "../store/file/removed.ts";
+import { withRemoved } from "../store/file/removed.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
@@ -46,12 +46,6 @@ async function status(rawArgs: string[]): Promise<number> {
     if (local) await reportHeldElsewhere(store.dir, name);
   }
   return { held: EXIT.OK, free: EXIT.FREE, unknown: EXIT.NO_PERMISSION }[found.state];
-}
-
-/** Adds the holders whose file another program removed. */
-function withRemoved(lock: LockStatus): LockStatus {
-  const removed = removedHolders(lock.lockfile);
-  return removed.length === 0 ? lock : { ...lock, removed };
 }
 
 function inWords(lock: LockStatus): string {
