@@ -2,7 +2,7 @@
 import { defineCommand } from "citty";
 import { printable } from "../errors.ts";
 import { FileStore } from "../store/file/file-store.ts";
-import { removedHolders } from "../store/file/removed.ts";
+import { withRemoved } from "../store/file/removed.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
@@ -42,27 +42,26 @@ async function status(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
   const name = requireName(rest);
   const store = openStoreOf(values);
+  const local = store instanceof FileStore && values.file === undefined;
   const found = await statusWithSlots(store, name);
+  const lock = local ? withRemoved(found) : found;
+  // A holder whose file was removed still runs, though it keeps no newcomer out until it has the path again.
+  if (lock.state === "free" && lock.removed !== undefined) lock.state = "held";
   if (!values.quiet) {
-    const local = store instanceof FileStore && values.file === undefined;
-    const shown = new Describer().describe(local ? withRemoved(found) : found);
+    const shown = new Describer().describe(lock);
     print(values.json ? jsonLine(shown) : inWords(shown));
     if (local) await reportHeldElsewhere(store.dir, name);
   }
-  return { held: EXIT.OK, free: EXIT.FREE, unknown: EXIT.NO_PERMISSION }[found.state];
-}
-
-/** Adds the holders whose file another program removed. */
-function withRemoved(lock: LockStatus): LockStatus {
-  const removed = removedHolders(lock.lockfile);
-  return removed.length === 0 ? lock : { ...lock, removed };
+  return { held: EXIT.OK, free: EXIT.FREE, unknown: EXIT.NO_PERMISSION }[lock.state];
 }
 
 function inWords(lock: LockStatus): string {
   const removed = (lock.removed ?? []).map(
-    (holder) => `  and held${describeHolder(holder)}, whose lock file was removed`,
+    (holder) => `held${describeHolder(holder)}, whose lock file was removed`,
   );
-  return [stateInWords(lock), ...removed].join("\n");
+  const only = lock.holder === undefined && lock.slots === undefined ? removed.shift() : undefined;
+  const first = only === undefined ? stateInWords(lock) : `'${printable(lock.name)}' is ${only}`;
+  return [first, ...removed.map((line) => `  and ${line}`)].join("\n");
 }
 
 function stateInWords(lock: LockStatus): string {

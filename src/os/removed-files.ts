@@ -1,5 +1,5 @@
 /** Locks on files that were removed from their path, as proc_pid_fd(5) shows them. Linux only. */
-import { readDirectory, readlink, readText, realPath } from "./files.ts";
+import { type FileStatus, readDirectory, readlink, readText, realPath, stat } from "./files.ts";
 import { linux } from "./libc.ts";
 import { kernelLocks } from "./lock-table.ts";
 
@@ -35,6 +35,13 @@ export function lockersOfRemoved(path: string): RemovedFile[] {
     const [removed] = lockedAs(`${real}${REMOVED}`, pid);
     return removed === undefined || lockedAs(real, pid).length > 0 ? [] : [{ pid, file: removed }];
   });
+}
+
+/** The files that were removed from this path and on which this process has a lock of flock(2). */
+export function removedFiles(path: string, pid: number): FileStatus[] {
+  if (!linux || !path.startsWith("/")) return [];
+  const all = lockedAs(`${realName(path)}${REMOVED}`, pid).map((file) => stat(file));
+  return all.filter((status) => typeof status !== "string");
 }
 
 /** The descriptors of a process that have a lock and this target. */

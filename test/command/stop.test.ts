@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { canUnshare, unshare } from "../support/namespaces.ts";
 import { binary } from "../support/paths.ts";
@@ -309,3 +309,28 @@ test("replace: a holder that cannot be stopped is not replaced; --timeout; a sig
   expect(await waiting.result).toMatchObject({ signal: "SIGTERM", stdout: "" });
   expect(await stop(dir, "-s", "KILL", "job")).toMatchObject({ status: 0 });
 });
+
+test.if(process.platform === "linux")(
+  "a holder whose file was removed is stopped, with all that has its open file: before the file is there again and after",
+  async () => {
+    using dir = new TempDir();
+    const path = dir.lockfile("t");
+    await using become = start(["run", "--exec", "t", "--", "sh", "-c", "echo begun; exec sleep 600"], {
+      dir,
+    });
+    await become.says("begun");
+    rmSync(path); // no wrapper takes it again
+    expect(await exclusive(["stop", "t"], { dir })).toMatchObject({ status: 0 });
+    expect(await become.result).toMatchObject({ signal: "SIGTERM" });
+
+    const script = "(setsid env -i /bin/sleep 600 & echo $!); exec /bin/sleep 600";
+    await using holder = start(["run", "t", "--", "sh", "-c", script], { dir });
+    await holder.says("\n");
+    const left = Number(holder.stdout);
+    rmSync(path);
+    await until(() => existsSync(path), "the file is there again");
+    expect(await exclusive(["stop", "t"], { dir })).toMatchObject({ status: 0 });
+    expect(alive(left)).toBe(false);
+    expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
+  },
+);

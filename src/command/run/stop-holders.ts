@@ -7,6 +7,8 @@ import { clock } from "../../os/clock.ts";
 import type { ProcessHandle } from "../../os/process-handle.ts";
 import { isStopped, livingProcesses, ourAncestors } from "../../os/processes.ts";
 import { SIG, takePendingSignals } from "../../os/signals.ts";
+import { FileStore } from "../../store/file/file-store.ts";
+import { withRemoved } from "../../store/file/removed.ts";
 import { statusWithSlots } from "../../store/look-up.ts";
 import type { Lease, LockStatus, Request, Store } from "../../store/store.ts";
 import { StopRefused } from "../cli/exit-status.ts";
@@ -123,8 +125,8 @@ async function pinTargets(store: Store, name: string): Promise<Target[]> {
     let pinned: Target[] = [];
     let again: Target[] = [];
     try {
-      pinned = targetsOf(await statusWithSlots(store, name));
-      again = targetsOf(await statusWithSlots(store, name));
+      pinned = targetsOf(await wholeStatus(store, name));
+      again = targetsOf(await wholeStatus(store, name));
       if (again.map(({ pid }) => pid).join() === pinned.map(({ pid }) => pid).join()) return pinned;
       for (const target of pinned) target[Symbol.dispose]();
     } catch (error) {
@@ -136,6 +138,12 @@ async function pinTargets(store: Store, name: string): Promise<Target[]> {
     }
     if (refusal && clock() >= deadline) throw refusal;
   }
+}
+
+/** The status of a lock, its slots and the holders of removed files included. */
+async function wholeStatus(store: Store, name: string): Promise<LockStatus> {
+  const status = await statusWithSlots(store, name);
+  return store instanceof FileStore ? withRemoved(status) : status;
 }
 
 /** Stops targets that are proven. */
@@ -211,7 +219,9 @@ class Stopping {
     for (const { lock } of this.targets)
       if (!now.has(lock.name)) now.set(lock.name, await this.store.status(lock.name));
     const awaited = this.#awaited();
-    return this.targets.filter(({ lock, pid }) => awaited(pid) && isHolder(pid, now.get(lock.name)!));
+    return this.targets.filter(
+      ({ lock, pid, holdsRemoved }) => awaited(pid) && (holdsRemoved || isHolder(pid, now.get(lock.name)!)),
+    );
   }
 
   /**

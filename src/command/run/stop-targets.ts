@@ -15,6 +15,7 @@ import * as files from "../../os/files.ts";
 import { fileKey, holdingsOf, kernelLocks, openLocks } from "../../os/lock-table.ts";
 import { ProcessHandle } from "../../os/process-handle.ts";
 import { birthTime, parentOf, startedBefore, userIdOf } from "../../os/processes.ts";
+import { removedFiles } from "../../os/removed-files.ts";
 import type { LockStatus } from "../../store/store.ts";
 import { StopRefused } from "../cli/exit-status.ts";
 import { ProcessTree } from "./process-tree.ts";
@@ -27,8 +28,8 @@ export class Target implements Disposable {
   readonly tree: ProcessTree;
   /** Does it end by itself as soon as its command has ended? */
   readonly isWrapper: boolean;
-  /** The file of the lock; undefined in a store. */
-  readonly #file: files.FileStatus | undefined;
+  /** The files of the lock: the one at the path, and those that were removed from it. None in a store. */
+  readonly #files: files.FileStatus[];
   /** The processes that took the lock by the open files that this target has. */
   readonly #takers: Set<number>;
 
@@ -38,9 +39,8 @@ export class Target implements Disposable {
     readonly pid: number,
   ) {
     this.process = new ProcessHandle(pid);
-    const file = files.lstat(lock.lockfile);
-    this.#file = typeof file === "string" ? undefined : file;
-    const ours = openLocks(pid)?.filter(({ inode }) => inode === String(this.#file?.ino)) ?? [];
+    this.#files = filesOf(lock.lockfile, pid);
+    const ours = openLocks(pid)?.filter(({ inode }) => this.#isFile(inode)) ?? [];
     this.#takers = new Set(ours.map(({ takenBy }) => takenBy));
     const { commandPid } = holder;
     this.isWrapper = commandPid !== undefined && parentOf(commandPid) === pid;
@@ -64,8 +64,8 @@ export class Target implements Disposable {
 
   /** The processes that have an open file of this target, as far as the kernel names them to us. */
   holdings(): number[] {
-    if (this.#file === undefined) return [];
-    const holdings = holdingsOf(this.#file.ino).filter(({ takenBy }) => this.#takers.has(takenBy));
+    const all = this.#files.flatMap(({ ino }) => holdingsOf(ino));
+    const holdings = all.filter(({ takenBy }) => this.#takers.has(takenBy));
     return [...new Set(holdings.map(({ pid }) => pid))];
   }
 
@@ -75,21 +75,30 @@ export class Target implements Disposable {
    * @throws {StopRefused} if so in a store, whose lock stays as long as all that the command has started
    */
   closeOurs(isInside: boolean): void {
-    if (this.#file === undefined) {
+    if (this.#files.length === 0) {
       if (!isInside) return;
       throw new StopRefused(
         `'${printable(this.lock.name)}' is held by the caller of this command, which would wait for itself`,
       );
     }
-    const { ino } = this.#file;
     for (const { fd, inode, takenBy } of openLocks(process.pid) ?? [])
-      if (inode === String(ino) && this.#takers.has(takenBy)) files.close(fd);
+      if (this.#isFile(inode) && this.#takers.has(takenBy)) files.close(fd);
   }
 
   /** Does a process have its open file that the kernel does not name to us? */
   get isHeldUnseen(): boolean {
-    const lock = this.#file && kernelLocks().get(fileKey(this.#file));
-    return lock?.pids.some((pid) => this.#takers.has(pid)) ?? false;
+    const locks = kernelLocks();
+    const pids = this.#files.flatMap((file) => locks.get(fileKey(file))?.pids ?? []);
+    return pids.some((pid) => this.#takers.has(pid));
+  }
+
+  /** Does its process still have the lock on a file that was removed? */
+  get holdsRemoved(): boolean {
+    return removedFiles(this.lock.lockfile, this.pid).length > 0;
+  }
+
+  #isFile(inode: string): boolean {
+    return this.#files.some(({ ino }) => inode === String(ino));
   }
 
   [Symbol.dispose](): void {
@@ -101,10 +110,10 @@ export class Target implements Disposable {
 export function targetsOf(lock: LockStatus): Target[] {
   const shown = printable(lock.name);
   if (lock.state === "unknown") throw new StopRefused(`no permission to tell which process holds '${shown}'`);
-  if (lock.state === "free") return [];
   if (lock.slots) return lock.slots.flatMap(targetsOf);
   const others = (lock.others ?? []).filter(({ alive }) => alive);
-  return [lock.holder ?? {}, ...others].map((holder) => {
+  const atPath = lock.state === "free" ? [] : [lock.holder ?? {}, ...others];
+  return [...atPath, ...(lock.removed ?? [])].map((holder) => {
     const refuse = (why: string) => new StopRefused(`the holder of '${shown}' is not stopped: ${why}`);
     const { pid, alive, host, commandPid, left } = holder;
     // A holder without a host has no record: only the kernel names it. It is trusted as one of many readers of a lock
@@ -125,13 +134,22 @@ export function targetsOf(lock: LockStatus): Target[] {
   });
 }
 
+/** The file at the path of a lock, and those that were removed from there and that this process has locked. */
+function filesOf(path: string, pid: number): files.FileStatus[] {
+  const now = files.lstat(path);
+  return [...(typeof now === "string" ? [] : [now]), ...removedFiles(path, pid)];
+}
+
 /** @param inherited it does not write the record, but has the open file of the process that did */
 function whyNotProven(pid: number, path: string, inherited: boolean): string | undefined {
-  const file = files.lstat(path);
-  if (typeof file === "string") return undefined; // in a store
+  if (!path.startsWith("/")) return undefined; // in a store
+  const all = filesOf(path, pid);
   const locks = openLocks(pid);
-  if (locks?.some(({ inode }) => inode === String(file.ino)) === false)
+  const locked = all.find(({ ino }) => locks?.some(({ inode }) => inode === String(ino)));
+  if (locks !== undefined && locked === undefined)
     return `the record names pid ${pid}, which does not have the lock`;
+  const file = locked ?? all[0];
+  if (file === undefined) return undefined; // its file went with it
   const user = userIdOf(pid);
   const trusted = inherited ? [] : [0, process.geteuid?.()];
   if (user === file.uid || trusted.includes(file.uid)) return undefined;

@@ -4,6 +4,7 @@ import * as files from "../../os/files.ts";
 import { O } from "../../os/files.ts";
 import { innermostPid } from "../../os/processes.ts";
 import { lockersOfRemoved } from "../../os/removed-files.ts";
+import type { LockStatus } from "../store.ts";
 import { readRecord } from "./lock-file.ts";
 
 /** The holders of removed files of this path, as far as this user may see them. Not this process. */
@@ -18,4 +19,10 @@ export function removedHolders(path: string): Holder[] {
     if (written.pid === innermostPid(pid)) found.push({ ...holderByRecord(written), pid, alive: true });
   }
   return found;
+}
+
+/** Adds the holders whose file another program removed. */
+export function withRemoved(lock: LockStatus): LockStatus {
+  const removed = removedHolders(lock.lockfile);
+  return removed.length === 0 ? lock : { ...lock, removed };
 }

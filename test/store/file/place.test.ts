@@ -111,6 +111,26 @@ test("a second holder that came after the removal is reported by both, and by st
   expect(await refusal(dir, "run")).toMatchObject({ status: 75 });
 });
 
+test.if(process.platform === "linux")(
+  "status: a lock is held while its file is gone, as long as its holder runs",
+  async () => {
+    using dir = new TempDir();
+    await using holder = await hold(dir, "t", "--exec");
+    rmSync(dir.lockfile("t"));
+    const { stdout, status } = await exclusive(["status", "t"], { dir });
+    expect(stdout).toMatch(
+      new RegExp(`^'t' is held by pid ${holder.pid} .*, whose lock file was removed\n$`),
+    );
+    expect(status).toBe(0);
+    expect(await exclusive(["status", "-q", "t"], { dir })).toMatchObject({ status: 0, stdout: "" });
+    const json = JSON.parse((await exclusive(["status", "--json", "t"], { dir })).stdout);
+    expect(json).toMatchObject({ state: "held", removed: [{ pid: holder.pid }] });
+    holder.kill();
+    await holder.result;
+    expect(await exclusive(["status", "t"], { dir })).toMatchObject({ status: 3 });
+  },
+);
+
 test("as JSON it is an event: split, retaken", async () => {
   using dir = new TempDir();
   await using first = await hold(dir, "t", "--log-format", "json");
