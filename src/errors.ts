@@ -94,6 +94,14 @@ export class LockTimeout extends CannotAcquireLock {
   }
 }
 
+/** A newer waiter has taken this one's place: `latest`. */
+export class Superseded extends CannotAcquireLock {
+  override readonly name = "Superseded";
+  constructor(refusal: Refusal) {
+    super(refusal, `'${printable(refusal.lock)}': a newer waiter has taken this one's place`);
+  }
+}
+
 /** Ownership of a lock with a lease can no longer be proven: another host may own it from then on. */
 export class LockLost extends Error {
   override readonly name = "LockLost";

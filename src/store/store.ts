@@ -61,6 +61,16 @@ export interface Lease {
   release(): Promise<void>;
 }
 
+/** The place of a waiter among those of which only the newest stays. */
+export interface Place {
+  /** Held up to the end of the place. */
+  readonly lease: Lease;
+  /** How often to look, in milliseconds. */
+  readonly lookEvery: number;
+  /** Is there no newer place? */
+  isNewest(): Promise<boolean>;
+}
+
 /** The state of one lock. */
 export interface LockStatus {
   /** The lock's name. */
@@ -113,6 +123,13 @@ export interface Store<L extends Lease = Lease> {
    * (`Lease.recordCommand`) before it released the lock. In a store without this, `acquire` looks at the holders.
    */
   waitBehind?(request: Request, signal?: AbortSignal): Promise<L | undefined>;
+  /**
+   * Takes a place in the order of those that want this lock: the newest one. A place ends with its process, as a lock does.
+   * @param started when the lock was asked for, on `clock()`: the order of places in files. In a server it is the order in
+   *   which they were taken there.
+   * @param signal gives up: the promise is rejected with the signal's reason
+   */
+  takePlace(name: string, started: number, signal?: AbortSignal): Promise<Place>;
   /**
    * Waits until the lock is free. It takes no lock away from a waiter, and leaves nothing behind in the store.
    * @param signal gives up the wait: the promise is rejected with the signal's reason

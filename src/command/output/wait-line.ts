@@ -44,8 +44,10 @@ export function showWaiting(
     return `waiting for '${printable(lock.name)}' (${waited}${limit}), ${held}`;
   };
   const show = () => {
-    if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);
-    if (restore === undefined) log.record("waiting", { waitSeconds: log.elapsed, holder });
+    const details = { waitSeconds: log.elapsed, holder };
+    if (!live && (json || verbose)) return log.tell("waiting", details, line);
+    if (restore === undefined) log.record("waiting", details);
+    if (!live) return;
     restore ??= beforeDeath(() => write(2, ERASE));
     // A line that wraps could not be erased.
     write(2, ERASE + Bun.sliceAnsi(`exclusive: ${line()}`, 0, windowSize(2).columns - 1));

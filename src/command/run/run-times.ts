@@ -20,7 +20,7 @@ export const TIMES = defineArgs({
   overdue: {
     type: "string",
     valueHint: "DURATION",
-    description: "with skip or coalesce: 75 if the holder runs longer",
+    description: "with skip, coalesce, latest: 75 if the holder runs longer",
     details:
       "A hung job is then no silence without end: it is said which process it is, and the exit status is 75.",
   },
@@ -46,8 +46,8 @@ export function timesOf(values: Values, policy: RunPlan["policy"], isRemote: boo
   if (holdFor !== undefined && isRemote) throw new UsageError("--hold-for does not go with a store yet");
   if (holdFor !== undefined && values.exec)
     throw new UsageError("--hold-for does not go with --exec: no process would be left to start the keeper");
-  if (overdue !== undefined && policy !== "skip" && policy !== "coalesce")
-    throw new UsageError("--overdue goes with --if-held skip or coalesce");
+  if (overdue !== undefined && !["skip", "coalesce", "latest"].includes(policy))
+    throw new UsageError("--overdue goes with --if-held skip, coalesce or latest");
   return { limit: limitOf(values), overdue: duration(overdue), holdFor: duration(holdFor) };
 }
 

@@ -49,17 +49,21 @@ import * as files from "../../os/files.ts";
 import { LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import { closeAtThreadEnd } from "../../os/thread-end.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import { FileLease } from "./file-lease.ts";
+import { takePlaceIn } from "./file-place.ts";
 import { listDirectory, statusOf } from "./inspect.ts";
 import {
   ATTEMPTS_MAX,
   absolute,
+  closed,
+  type FileStoreOptions,
   isStillAt,
   type LockFile,
   lockError,
   lockFileOf,
   type OpenFile,
+  onlyLastBefore,
   openError,
   openGuarded,
   openIfPresent,
@@ -78,15 +82,6 @@ import { Patience, type Refused } from "./patience.ts";
 const KEPT_MAX = 2;
 /** A longer name is not recorded. */
 const NAME_RECORDED_MAX = 4096;
-
-export interface FileStoreOptions {
-  /** Directory of the lock files. Default: see `defaultDirectory`. */
-  dir?: string | undefined;
-  /** Leave the lock file in place on release, emptied. */
-  keep?: boolean | undefined;
-  /** Lock this existing file or directory as it is, instead of one named after the lock. */
-  file?: string | undefined;
-}
 
 /** Locks that live in files of one directory of this machine. */
 export class FileStore implements Store {
@@ -213,6 +208,10 @@ export class FileStore implements Store {
     }
   }
 
+  takePlace(name: string, started: number, signal?: AbortSignal): Promise<Place> {
+    return takePlaceIn(this, name, started, signal);
+  }
+
   /**
    * Waits in the kernel's queue until the lock is free, shared or not. flock(2) cannot wait without acquiring, so the
    * thread acquires and releases at once. A `tryAcquire` that fails in that moment retries, while one after the other
@@ -294,15 +293,4 @@ export class FileStore implements Store {
     if (record && !fitsName && request.name.length <= NAME_RECORDED_MAX) record.name = request.name;
     return new FileLease(file, open, leaving, record);
   }
-}
-
-function closed(file: OpenFile | undefined): void {
-  if (file !== undefined) files.close(file.fd);
-}
-
-/** Closes all files but the last one, and that too unless it is before this one. */
-function onlyLastBefore(next: OpenFile, all: OpenFile[]): OpenFile[] {
-  const stays = all.slice(-1).filter(({ status }) => files.isBefore(status, next.status));
-  for (const file of all) if (!stays.includes(file)) closed(file);
-  return stays;
 }

@@ -39,6 +39,16 @@ export interface LockFile {
   givenByUser: boolean;
 }
 
+/** Where a store of files has its locks. */
+export interface FileStoreOptions {
+  /** Directory of the lock files. Default: see `defaultDirectory`. */
+  dir?: string | undefined;
+  /** Leave the lock file in place on release, emptied. */
+  keep?: boolean | undefined;
+  /** Lock this existing file or directory as it is, instead of one named after the lock. */
+  file?: string | undefined;
+}
+
 /** The lock file of this name in a directory. */
 export function lockFileOf(name: string, directory: string): LockFile {
   const file = fileName(name);
@@ -228,4 +238,16 @@ export function openGuarded(file: LockFile): OpenFile {
   const open = openFile(file);
   closeAtThreadEnd(open.fd);
   return open;
+}
+
+/** Closes a file, where there is one. */
+export function closed(file: OpenFile | undefined): void {
+  if (file !== undefined) files.close(file.fd);
+}
+
+/** Closes all files but the last one, and that too unless it is before this one. */
+export function onlyLastBefore(next: OpenFile, all: OpenFile[]): OpenFile[] {
+  const stays = all.slice(-1).filter(({ status }) => files.isBefore(status, next.status));
+  for (const file of all) if (!stays.includes(file)) closed(file);
+  return stays;
 }

@@ -11,17 +11,17 @@
  */
 import { WrongArgument } from "../../errors.ts";
 import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
-import { secondHoldName } from "../../name.ts";
+import { seatName, secondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
 import { pause, TimedLease } from "../lease.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import { placeByToken } from "../place.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { sweep, waitOutEarlierHolders } from "./earlier-holders.ts";
 import {
   CREATE_TABLE,
   holderIn,
-  keyIn,
   keyOf,
   type LockRow,
   NEWEST_FIRST,
@@ -32,6 +32,7 @@ import {
   TABLE,
 } from "./lock-table.ts";
 import { databaseOf, isMissingTable, isTransient, message, pooled, Session } from "./session.ts";
+import { waitersIn } from "./waiters.ts";
 
 /** A waiter whose session has ended pauses this long before it reconnects. */
 const RECONNECT_MS = 1000;
@@ -54,6 +55,7 @@ export async function open(url: StoreUrl, options: EngineOptions): Promise<Store
 class MysqlStore implements Store<TimedLease> {
   readonly #sessions = new Set<Session>();
   readonly #leases = new Set<TimedLease>();
+  readonly #sessionOf = new WeakMap<TimedLease, Session>();
   #closed = false;
 
   constructor(
@@ -115,6 +117,16 @@ class MysqlStore implements Store<TimedLease> {
     }
   }
 
+  /** Each place is a lock of its own: MySQL has no shared ones. */
+  async takePlace(name: string, _started: number, signal?: AbortSignal): Promise<Place> {
+    const seat = `${seatName(name)}\0`;
+    const own: Request = { name: seat + crypto.randomUUID(), mode: "exclusive" };
+    const lease = await this.waitAcquire(own, signal);
+    const session = this.#sessionOf.get(lease)!;
+    const isPlace = (row: LockRow) => row.owner === row.connection && nameIn(row)?.startsWith(seat);
+    return placeByToken(lease, async () => (await this.#rows(session)).filter(isPlace).map(holderIn));
+  }
+
   /**
    * Waits in the server's queue. MySQL cannot wait without acquiring, so this holds the lock for the length of one
    * statement. A `tryAcquire` that fails in that moment retries.
@@ -138,7 +150,7 @@ class MysqlStore implements Store<TimedLease> {
       if (row!.owner === null) return lockStatus(name, this.location(name), []);
       const written = rowOfOwner(await this.#rows(session, `WHERE lock_key = '${key}'`));
       const holder = written === undefined ? {} : holderIn(written);
-      return lockStatus(name, this.location(name), [holder], (await this.#waiters(session))?.get(key) ?? 0);
+      return lockStatus(name, this.location(name), [holder], (await waitersIn(session))?.get(key) ?? 0);
     } finally {
       await session.close();
     }
@@ -148,7 +160,7 @@ class MysqlStore implements Store<TimedLease> {
     const session = await this.#open();
     try {
       const byKey = Map.groupBy(await this.#rows(session), ({ key }) => key);
-      const waiters = await this.#waiters(session);
+      const waiters = await waitersIn(session);
       const all: LockStatus[] = [];
       for (const [key, rows] of byKey) {
         const row = rowOfOwner(rows);
@@ -200,19 +212,6 @@ class MysqlStore implements Store<TimedLease> {
       if (isMissingTable(error)) return [];
       throw error;
     }
-  }
-
-  /** The number of waiters by key, as far as this user may see them; undefined where the server does not tell. */
-  async #waiters(session: Session): Promise<Map<string, number> | undefined> {
-    const query =
-      "SELECT INFO AS statement FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT GET\\_LOCK(%'";
-    const rows = await session.query(query).catch(() => undefined);
-    const counts = new Map<string, number>();
-    for (const { statement } of rows ?? []) {
-      const key = keyIn(String(statement));
-      if (key !== undefined) counts.set(key, (counts.get(key) ?? 0) + 1);
-    }
-    return rows && counts;
   }
 
   /**
@@ -280,6 +279,7 @@ class MysqlStore implements Store<TimedLease> {
       },
     });
     this.#leases.add(lease);
+    this.#sessionOf.set(lease, session);
     const ended = () => {
       this.#leases.delete(lease);
       lease.lose(message(session.closed.reason));
