@@ -32,7 +32,7 @@ export interface HolderRecord {
   name?: string | undefined;
   /** The pid of the wrapped command, or of the process that keeps the lock after its end. */
   command?: number | undefined;
-  /** `command` only keeps the lock: up to this time, ISO 8601, or until it is `stopped`. */
+  /** `command`, or the holder where there is none, only keeps the lock: up to this time, ISO 8601, or until it is `stopped`. */
   until?: string | undefined;
 }
 
@@ -55,8 +55,9 @@ export function newRecord({
   mode,
   label,
   slots,
-}: Pick<HolderRecord, "mode" | "label" | "slots">): HolderRecord {
-  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label: cut(label), slots };
+  until,
+}: Pick<HolderRecord, "mode" | "label" | "slots" | "until">): HolderRecord {
+  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label: cut(label), slots, until };
 }
 
 /** The moment in which a lock is taken, for its record. */

@@ -185,7 +185,7 @@ export function plan(args: string[]): RunPlan {
   const { name, argv } = operands(args, rest, ARGS, values.wait);
   return {
     argv,
-    ...timesOf(values, policy, "url" in where),
+    ...timesOf(values, policy),
     request: requestFor({ name, shared, label, slots, file }),
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,

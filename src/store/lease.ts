@@ -41,8 +41,8 @@ export interface LeaseOptions {
   renew(signal: AbortSignal): Promise<boolean>;
   /** Releases the lock in the engine. A failure is ignored, because the lease ends by itself. */
   release(signal: AbortSignal): Promise<void>;
-  /** Adds the wrapped command's pid to the holder's record. */
-  recordCommand?(pid: number): void;
+  /** Adds the wrapped command's pid to the holder's record; or, where it only keeps the lock from now on, until when. */
+  recordCommand?(pid: number, until?: string): void;
 }
 
 /** A lock that an engine keeps for `ttl` at a time. */
@@ -105,8 +105,8 @@ export class TimedLease implements Lease {
     return this.lost.aborted;
   }
 
-  recordCommand(pid: number): void {
-    this.#options.recordCommand?.(pid);
+  recordCommand(pid: number, until?: string): void {
+    this.#options.recordCommand?.(pid, until);
   }
 
   /** Marks the lock as lost: the engine knows that the session has ended, or that the key has another owner. */

@@ -17,6 +17,8 @@ export interface Request {
   label?: string | undefined;
   /** The number of slots, where the lock is one of several slots; kept with the lock. */
   slots?: number | undefined;
+  /** No command runs under the lock: it is kept up to this time, ISO 8601, or until it is `"stopped"`. */
+  until?: string | undefined;
 }
 
 /** What another program did to the file of a held lock. */

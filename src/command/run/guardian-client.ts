@@ -17,6 +17,7 @@ import {
 export class GuardianClient {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #ready = Promise.withResolvers<void>();
+  readonly #kept = Promise.withResolvers<void>();
   readonly #lost = new AbortController();
   #deadline = Number.POSITIVE_INFINITY;
   #done = false;
@@ -80,12 +81,24 @@ export class GuardianClient {
     clearTimeout(timer);
   }
 
+  /**
+   * No process of the command is left: the guardian keeps the second hold up to this time, and takes the main lock as soon
+   * as it is free.
+   * @param keep on `clock()`
+   */
+  async keep(keep: number, until: string, limit: number): Promise<void> {
+    this.#done = true;
+    this.tell({ keep, until });
+    await Promise.race([this.#kept.promise, this.#process.exited, Bun.sleep(limit)]);
+  }
+
   async #read(): Promise<void> {
     for await (const message of readMessages<FromGuardian>(this.#process.stdout)) {
       if ("deadline" in message) {
         this.#deadline = message.deadline;
         this.#ready.resolve();
-      } else if ("lost" in message) this.#fail(message.lost);
+      } else if ("kept" in message) this.#kept.resolve();
+      else if ("lost" in message) this.#fail(message.lost);
       else this.#ready.reject(new StoreError(message.failed));
     }
   }

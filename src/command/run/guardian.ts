@@ -7,7 +7,7 @@
 
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
-import { write } from "../../os/files.ts";
+import { toNowhere, write } from "../../os/files.ts";
 import { processesWith } from "../../os/marker.ts";
 import { type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
@@ -22,6 +22,7 @@ import {
   readMessages,
   type ToGuardian,
 } from "./guardian-protocol.ts";
+import { whenOver } from "./max-runtime.ts";
 import { ProcessTree } from "./process-tree.ts";
 
 /** How long to search for the command of a wrapper that was killed while it started it. */
@@ -42,6 +43,9 @@ const SURVIVED = [
   "SIGUSR2",
   "SIGALRM",
 ] as const;
+
+/** But they end it when it only keeps the lock. */
+const ENDING = ["SIGHUP", "SIGINT", "SIGTERM"] as const;
 
 /** The sub-command `GUARDIAN`. */
 export async function runGuardian(): Promise<number> {
@@ -74,6 +78,7 @@ class Guardian {
   #started = false;
   #wrapperStops = false;
   #done = false;
+  #keep: { keep: number; until: string } | undefined;
   #stopped: Promise<void> | undefined;
 
   constructor(private readonly order: Order) {
@@ -110,7 +115,37 @@ class Guardian {
       this.#started = true;
       this.#tree?.setCommand(message.command);
     } else if ("stopping" in message) this.#wrapperStops = true;
+    else if ("keep" in message) void this.#keepOn(message);
     else this.#done = true;
+  }
+
+  /** From now on this process is what keeps the lock. Its stderr is the caller's, who waits for the end of all output. */
+  async #keepOn(keep: { keep: number; until: string }): Promise<void> {
+    this.#done = true;
+    this.#keep = keep;
+    (await this.#hold)?.recordCommand(process.pid, keep.until);
+    toNowhere(2);
+    tell({ kept: true });
+  }
+
+  /** Keeps the lock after the wrapper's end: both holds, unless a waiter has the main one and waits for the second. */
+  async #keepLock({ keep, until }: { keep: number; until: string }): Promise<void> {
+    const over = new AbortController();
+    for (const signal of ENDING) process.on(signal, () => over.abort());
+    using _time = whenOver(keep - clock(), () => over.abort());
+    const { url, ttl, name, mode, label } = this.order;
+    const second = await this.#hold;
+    second?.lost.addEventListener("abort", () => over.abort());
+    try {
+      const store = await openEngine(url, { ttl, notice: () => {} });
+      const main = await store.waitAcquire({ name, mode, label, until }, over.signal);
+      await new Promise((resolve) => {
+        for (const signal of [over.signal, main.lost]) signal.addEventListener("abort", resolve);
+        if (over.signal.aborted) resolve(undefined);
+      });
+      await second?.release();
+      await main.release();
+    } catch {} // the time is over, or the store is away: the second hold ends with its lease
   }
 
   #treeOf(marker: string | undefined): ProcessTree {
@@ -149,6 +184,7 @@ class Guardian {
 
   /** The pipe is closed: the wrapper is done, or it is gone. */
   async wrapperGone(): Promise<void> {
+    if (this.#keep !== undefined) await this.#keepLock(this.#keep);
     if (!this.#done) {
       const { name, wrapper } = this.order;
       const { most, refused } = await this.#stopCommand();

@@ -29,7 +29,7 @@ export const TIMES = defineArgs({
     valueHint: "DURATION",
     description: "keep the lock at least DURATION after it was taken",
     details:
-      "However soon the command ends; this program ends with it. A process that only sleeps keeps the lock: `list` shows it, `stop` ends it. A daemon that the command leaves keeps it longer, except with `--close`. Not with a store.",
+      "However soon the command ends; this program ends with it. A process that only sleeps keeps the lock: `list` shows it, `stop` ends it. A daemon that the command leaves keeps it longer, except with `--close`. With a store, the run's second process keeps it.",
   },
 });
 
@@ -40,10 +40,9 @@ type Values = { [option in keyof typeof TIMES]?: string } & { exec?: true };
 type Times = Pick<RunPlan, "limit" | "overdue" | "holdFor">;
 
 /** @throws {UsageError} where they do not go together */
-export function timesOf(values: Values, policy: RunPlan["policy"], isRemote: boolean): Times {
+export function timesOf(values: Values, policy: RunPlan["policy"]): Times {
   const { overdue, "hold-for": holdFor } = values;
   const duration = (text: string | undefined) => (text === undefined ? undefined : milliseconds(text));
-  if (holdFor !== undefined && isRemote) throw new UsageError("--hold-for does not go with a store yet");
   if (holdFor !== undefined && values.exec)
     throw new UsageError("--hold-for does not go with --exec: no process would be left to start the keeper");
   if (overdue !== undefined && !["skip", "coalesce", "latest"].includes(policy))

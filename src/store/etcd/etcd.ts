@@ -197,7 +197,7 @@ class EtcdStore implements Store<TimedLease> {
         this.#leases.delete(lease);
         await hold.release(limit);
       },
-      recordCommand: (pid) => hold.recordCommand(pid),
+      recordCommand: (pid, until) => hold.recordCommand(pid, until),
     });
     this.#leases.add(lease);
     const stop = AbortSignal.any([lease.lost, ...(signal ? [signal] : [])]);

@@ -273,8 +273,8 @@ class MysqlStore implements Store<TimedLease> {
         const statements = [`DELETE FROM ${TABLE} WHERE token = ${token}`, `DO RELEASE_LOCK('${key}')`];
         await session.batch(statements).finally(() => session.close());
       },
-      recordCommand(pid) {
-        record.command = pid;
+      recordCommand(pid, until) {
+        Object.assign(record, { command: pid, until });
         publish().catch(() => {}); // the next renewal tries again
       },
     });

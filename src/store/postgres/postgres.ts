@@ -265,8 +265,8 @@ class PostgresStore implements Store<TimedLease> {
           .query(`SELECT pg_advisory_unlock${suffix({ mode })}(${keyOf(name)})`)
           .finally(() => session.close());
       },
-      recordCommand(pid) {
-        record.command = pid;
+      recordCommand(pid, until) {
+        Object.assign(record, { command: pid, until });
         heartbeat().catch(() => {}); // the next renewal publishes the record too
       },
     });

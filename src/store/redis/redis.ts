@@ -175,8 +175,8 @@ class RedisStore implements Store<TimedLease> {
           this.#leases.delete(lease);
           await release();
         },
-        recordCommand: (pid) => {
-          record.command = pid;
+        recordCommand: (pid, until) => {
+          Object.assign(record, { command: pid, until });
           renew().catch(() => {}); // the next renewal writes the record too
         },
       });
