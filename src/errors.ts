@@ -15,6 +15,8 @@ export interface Holder {
   commandPid?: number | undefined;
   /** `commandPid` runs no command and only keeps the lock: up to this time, ISO 8601, or until it is `"stopped"`. */
   until?: string | undefined;
+  /** It is to have the lock for so many seconds at most: its `--overdue`. */
+  overdueAfter?: number | undefined;
   /** Host name. */
   host?: string | undefined;
   /** When the lock was taken, by the clock of then. */

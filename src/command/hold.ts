@@ -15,7 +15,7 @@ import { describeHeld, untilInWords } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print } from "./output/print.ts";
-import { leaveToKeeper } from "./run/keeper.ts";
+import { leaveToKeeper, untilAfter } from "./run/keeper.ts";
 
 const ARGS = defineArgs({
   ...NAME,
@@ -98,7 +98,7 @@ async function keepElsewhere(
   time: number | undefined,
   log: EventLog,
 ): Promise<string> {
-  const until = time === undefined ? "stopped" : new Date(Date.now() + time).toISOString();
+  const until = untilAfter(time);
   const order = { url, ttl: ttl === undefined ? undefined : milliseconds(ttl), time };
   const { keepInStore } = await import("./run/store-keeper.ts");
   const lockfile = await keepInStore({ ...order, request: { ...request, until } }, (reason) => {

@@ -1,5 +1,6 @@
 /** `exclusive list`: locks and their holders. */
 import { defineCommand } from "citty";
+import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
 import { defaultDirectory } from "../name.ts";
 import { dieBySignal, SIG } from "../os/signals.ts";
@@ -12,6 +13,7 @@ import { parseOptions } from "./cli/options.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { lockTable } from "./output/lock-table.ts";
 import { jsonLine, print, printError, write } from "./output/print.ts";
+import { isOverdue } from "./run/overdue.ts";
 
 const ARGS = defineArgs({
   all: {
@@ -19,6 +21,12 @@ const ARGS = defineArgs({
     alias: "a",
     description: "show free locks too, whose files are still there",
     details: "A killed holder, `--exec` and `--keep` leave a file; the next holder of that lock removes it.",
+  },
+  overdue: {
+    type: "string",
+    valueHint: "DURATION",
+    description: "mark locks that are held for longer",
+    details: "Default: the holder's own `run --overdue`.",
   },
   json: { type: "boolean", description: "print one JSON array; with --watch, one on a line for each change" },
   watch: {
@@ -51,9 +59,10 @@ const WATCH_MS = 1000;
 async function list(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
   if (rest.length > 0) throw new UsageError("list takes no NAME: ask exclusive status NAME");
+  const overdue = values.overdue === undefined ? undefined : milliseconds(values.overdue);
   const store = openStoreOf(values);
   const terminal = isTerminal(1) && process.env.TERM !== "dumb";
-  const look = () => describedLocks(store, values.all === true);
+  const look = () => describedLocks(store, values.all === true, overdue);
   if (values.watch) return watch(look, values.json === true, terminal);
   const locks = await look();
   if (values.json) print(jsonLine(locks));
@@ -80,10 +89,15 @@ function place(values: LocationValues): string {
 
 type Look = () => Promise<LockStatus[]>;
 
-async function describedLocks(store: Store, all: boolean): Promise<LockStatus[]> {
+/** @param overdue marks the locks that are held for so many milliseconds; undefined: by what their holders say */
+async function describedLocks(store: Store, all: boolean, overdue?: number): Promise<LockStatus[]> {
   const describer = new Describer();
   const locks = (await store.list()).filter(({ state }) => all || state !== "free");
-  return locks.map((lock) => describer.describe(lock));
+  return locks.map((lock) => {
+    const own = lock.holder?.overdueAfter;
+    const late = isOverdue(lock.holder, overdue ?? (own && own * 1000));
+    return { ...describer.describe(lock), ...(late && { overdue: true }) };
+  });
 }
 
 /** Outside a terminal, or as JSON, prints the whole list again whenever something has changed. */

@@ -183,10 +183,12 @@ export function plan(args: string[]): RunPlan {
     throw new UsageError("--close cannot be combined with --exec: no process would have the lock");
   // Last: a value that is NAME or COMMAND by mistake is reported as what it is.
   const { name, argv } = operands(args, rest, ARGS, values.wait);
+  const times = timesOf(values, policy);
+  const overdue = times.overdue && times.overdue / 1000;
   return {
     argv,
-    ...timesOf(values, policy),
-    request: requestFor({ name, shared, label, slots, file }),
+    ...times,
+    request: { ...requestFor({ name, shared, label, slots, file }), overdue },
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
     close: values.close ?? false,

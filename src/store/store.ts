@@ -19,6 +19,8 @@ export interface Request {
   slots?: number | undefined;
   /** No command runs under the lock: it is kept up to this time, ISO 8601, or until it is `"stopped"`. */
   until?: string | undefined;
+  /** After so many seconds the holder has it for too long; kept with the lock, and nothing more. */
+  overdue?: number | undefined;
 }
 
 /** What another program did to the file of a held lock. */
@@ -87,6 +89,8 @@ export interface LockStatus {
   others?: Holder[] | undefined;
   /** Holders through a file that was removed from its path: a new holder does not exclude them. */
   removed?: Holder[] | undefined;
+  /** The holder has had it for longer than `list --overdue` says, or the holder's own `--overdue`. */
+  overdue?: boolean | undefined;
   /** The number of waiters. Undefined where the store cannot tell. */
   waiters?: number | undefined;
   /** The held slots of a lock with slots. Each is a lock of its own, named `NAME.1`, `NAME.2`, … */

@@ -5,9 +5,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { describeEngines, TTL } from "../support/engines.ts";
-import { binary } from "../support/paths.ts";
-import { Process } from "../support/process.ts";
-import { required } from "../support/required.ts";
+import { FAKE_TIME, hasFakeTime } from "../support/faketime.ts";
+import { start } from "../support/process.ts";
 import { TempDir } from "../support/temp-dir.ts";
 
 const HOSTS = 20;
@@ -38,9 +37,8 @@ async function runFleet(env: Record<string, string>, ticks: number, options: str
     await Bun.sleep(Math.max(0, from + tick * PERIOD_MS - ahead - performance.now()));
     const job = `echo ${tick} $EXCLUSIVE_TOKEN >>${file}`;
     const run = ["run", "--if-held", "skip", "--ttl", TTL, ...options, "tick", "--", "sh", "-c", job];
-    await using process = new Process(["faketime", "-f", `${(ahead / 1000).toFixed(3)}s`, binary, ...run], {
-      env,
-    });
+    const clock = { ...FAKE_TIME, FAKETIME: `${ahead < 0 ? "" : "+"}${(ahead / 1000).toFixed(3)}s` };
+    await using process = start(run, { env: { ...env, ...clock } });
     expect(await process.result).toEqual({ status: 0, signal: null, stdout: "", stderr: "" });
   };
   const lines = Array.from({ length: ticks * HOSTS }, (_, i) => line(i % HOSTS, Math.floor(i / HOSTS)));
@@ -52,7 +50,7 @@ async function runFleet(env: Record<string, string>, ticks: number, options: str
   });
 }
 
-if (required("faketime", "faketime")) {
+if (hasFakeTime) {
   describeEngines("20 hosts whose clocks are 5 s apart", (engine, env) => {
     test("--hold-for: exactly one run a tick, and the tokens only grow", async () => {
       const ran = await runFleet(env(), TICKS, ["--hold-for", `${HOLD_MS}ms`]);

@@ -15,6 +15,7 @@ const COLOR = {
   shared: "\x1b[36m",
   free: "\x1b[32m",
   unknown: "\x1b[31m",
+  overdue: "\x1b[31m",
   head: "\x1b[1m",
 };
 const PLAIN = "\x1b[0m";
@@ -84,11 +85,11 @@ function painted(line: string, at: number, state: keyof typeof COLOR): string {
   return `${line.slice(0, at)}${COLOR[state]}${line.slice(at, end)}${PLAIN}${line.slice(end)}`;
 }
 
-function cells({ name, state, holder, others = [], waiters }: LockStatus): string[] {
+function cells({ name, state, holder, others = [], waiters, overdue }: LockStatus): string[] {
   const held = holder && heldFor(holder);
   return [
     cut(printable(name), CELL_MAX),
-    state === "held" && holder?.mode === "shared" ? "shared" : state,
+    overdue ? "overdue" : state === "held" && holder?.mode === "shared" ? "shared" : state,
     pidCell(holder) + (others.length > 0 ? ` +${others.length}` : ""),
     cut(printable(holder?.user ?? ""), CELL_MAX),
     held === undefined ? "" : humanDuration(held),

@@ -8,6 +8,7 @@ import type { Store } from "../../store/store.ts";
 import { untilInWords } from "../output/describe-holder.ts";
 import type { EventLog } from "../output/event-log.ts";
 import { GuardianClient } from "./guardian-client.ts";
+import { untilAfter } from "./keeper.ts";
 import type { Mark } from "./process-tree.ts";
 import type { RunPlan } from "./run-plan.ts";
 import { mayWait } from "./wait-for-lock.ts";
@@ -30,7 +31,7 @@ export class Holds {
    */
   async keep(milliseconds: number): Promise<string | undefined> {
     if (milliseconds <= 0 || this.main.isLost || this.guardian.lost.aborted) return undefined;
-    const until = new Date(Date.now() + milliseconds).toISOString();
+    const until = untilAfter(milliseconds);
     await this.guardian.keep(clock() + milliseconds, until, this.main.ttl / 3);
     await release(this.main);
     return untilInWords(until);
