@@ -10,7 +10,7 @@ import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
 import { limited, seconds } from "./time-limit.ts";
 
-export { pause, within } from "./time-limit.ts";
+export { fired, pause, within } from "./time-limit.ts";
 
 /** The default length of a lease, in milliseconds. */
 export const DEFAULT_TTL = 15_000;

@@ -27,8 +27,8 @@ const ENGINES: { engine: string; has(): boolean; start(): Promise<Server> }[] = 
 export const TTL = "2s";
 
 /** Takes a lock once: a new server may have forgotten one, and waits for that. */
-export async function takeFirstLock(url: string): Promise<void> {
-  const store = await openStore(url, { ttl: TTL, notice() {} });
+export async function takeFirstLock(url: string, ttl = TTL): Promise<void> {
+  const store = await openStore(url, { ttl, notice() {} });
   await (await store.waitAcquire({ name: "first", mode: "exclusive" })).release();
   await store.close();
 }
@@ -37,13 +37,14 @@ export async function takeFirstLock(url: string): Promise<void> {
 export function describeEngines(
   title: string,
   tests: (engine: string, env: () => Record<string, string>) => void,
+  ttl = TTL,
 ): void {
   for (const { engine, has, start } of ENGINES) {
     describe.if(has())(`${title}: ${engine}`, () => {
       let server: Server;
       beforeAll(async () => {
         server = await start();
-        await takeFirstLock(server.url);
+        await takeFirstLock(server.url, ttl);
       });
       afterAll(() => server?.[Symbol.asyncDispose]());
       tests(engine, () => ({ EXCLUSIVE_STORE: server.url }));

@@ -17,6 +17,7 @@ import {
 export class GuardianClient {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #ready = Promise.withResolvers<void>();
+  readonly #held = Promise.withResolvers<void>();
   readonly #kept = Promise.withResolvers<void>();
   readonly #lost = new AbortController();
   #deadline = Number.POSITIVE_INFINITY;
@@ -60,6 +61,11 @@ export class GuardianClient {
     return within(signal, this.#ready.promise);
   }
 
+  /** Resolves when another run is seen to have the second hold. */
+  get held(): Promise<void> {
+    return this.#held.promise;
+  }
+
   /** Sends a message. A guardian that has ended is noticed by its end, not here. */
   tell(message: ToGuardian): void {
     try {
@@ -97,7 +103,8 @@ export class GuardianClient {
       if ("deadline" in message) {
         this.#deadline = message.deadline;
         this.#ready.resolve();
-      } else if ("kept" in message) this.#kept.resolve();
+      } else if ("held" in message) this.#held.resolve();
+      else if ("kept" in message) this.#kept.resolve();
       else if ("lost" in message) this.#fail(message.lost);
       else this.#ready.reject(new StoreError(message.failed));
     }

@@ -37,8 +37,16 @@ export type ToGuardian =
   /** The same; but the lock is to be kept up to this time on `clock()`, which is `until`. */
   | { keep: number; until: string };
 
-/** From the guardian, about the second hold: until when it is proven to be held; lost; not acquired; kept. */
-export type FromGuardian = { deadline: number } | { lost: string } | { failed: string } | { kept: true };
+/**
+ * From the guardian, about the second hold: until when it is proven to be ours; that another run holds it; that it is lost,
+ * was not acquired, or is kept.
+ */
+export type FromGuardian =
+  | { deadline: number }
+  | { held: true }
+  | { lost: string }
+  | { failed: string }
+  | { kept: true };
 
 export const encodeMessage = (message: object): string => `${JSON.stringify(message)}\n`;
 

@@ -9,9 +9,11 @@ import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { toNowhere, write } from "../../os/files.ts";
 import { processesWith } from "../../os/marker.ts";
-import { type TimedLease, within } from "../../store/lease.ts";
+import { fired, type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
+import { isTemporary } from "../../store/outage.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";
+import type { Request, Store } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { printError } from "../output/print.ts";
 import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
@@ -92,19 +94,32 @@ class Guardian {
     try {
       const store = await openEngine(url, { ttl, notice: () => {} });
       const request = secondHoldOf({ name, mode, label });
-      const hold = await store.waitAcquire(request, this.#leaving.signal);
-      hold.onextended = (deadline) => tell({ deadline });
-      hold.lost.addEventListener("abort", () => {
-        tell({ lost: String((hold.lost.reason as Error).cause) });
+      const { signal } = this.#leaving;
+      const taken = (await this.#tryAtOnce(store, request)) ?? (await store.waitAcquire(request, signal));
+      taken.onextended = (deadline) => tell({ deadline });
+      taken.lost.addEventListener("abort", () => {
+        tell({ lost: String((taken.lost.reason as Error).cause) });
         // The cause may have taken the main lock too. If the second hold is ours again before a waiter asks for it, no
         // other process gets in before the command has ended.
         this.#again = store.tryAcquire(request, this.#leaving.signal).catch(() => undefined);
       });
-      tell({ deadline: hold.deadline });
-      return hold;
+      tell({ deadline: taken.deadline });
+      return taken;
     } catch (error) {
       if (!this.#leaving.signal.aborted) tell({ failed: (error as Error).message });
       return undefined;
+    }
+  }
+
+  /** @returns undefined when it must be waited for: it is held, which the wrapper is told, or the server is away */
+  async #tryAtOnce(store: Store<TimedLease>, request: Request): Promise<TimedLease | undefined> {
+    try {
+      const hold = await store.tryAcquire(request, this.#leaving.signal);
+      if (hold === undefined) tell({ held: true });
+      return hold;
+    } catch (error) {
+      if (isTemporary(error)) return undefined;
+      throw error;
     }
   }
 
@@ -134,18 +149,18 @@ class Guardian {
     for (const signal of ENDING) process.on(signal, () => over.abort());
     using _time = whenOver(keep - clock(), () => over.abort());
     const { url, ttl, name, mode, label } = this.order;
-    const second = await this.#hold;
-    second?.lost.addEventListener("abort", () => over.abort());
-    try {
-      const store = await openEngine(url, { ttl, notice: () => {} });
-      const main = await store.waitAcquire({ name, mode, label, until }, over.signal);
-      await new Promise((resolve) => {
-        for (const signal of [over.signal, main.lost]) signal.addEventListener("abort", resolve);
-        if (over.signal.aborted) resolve(undefined);
-      });
-      await second?.release();
-      await main.release();
-    } catch {} // the time is over, or the store is away: the second hold ends with its lease
+    const request = { name, mode, label, until };
+    const keepOne = async (request: Request, lease?: TimedLease) => {
+      let held = lease;
+      while (!over.signal.aborted) {
+        held ??= await store.waitAcquire(request, over.signal);
+        await fired(over.signal, held.lost);
+        await held.release();
+        held = undefined; // a lease that is lost is taken again: no work is there that would have to stop
+      }
+    };
+    const store = await openEngine(url, { ttl, notice: () => {} });
+    await Promise.allSettled([keepOne(secondHoldOf(request), await this.#hold), keepOne(request)]);
   }
 
   #treeOf(marker: string | undefined): ProcessTree {

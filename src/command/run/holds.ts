@@ -1,6 +1,6 @@
 /** Both holds of a run with a lease: how they are taken, given back, and left to the guardian. See `with-lease.ts`. */
 import { release } from "../../acquire.ts";
-import { CannotAcquireLock, LockTimeout } from "../../errors.ts";
+import { CannotAcquireLock, type Holder, LockTimeout } from "../../errors.ts";
 import { secondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import type { TimedLease } from "../../store/lease.ts";
@@ -11,10 +11,6 @@ import { GuardianClient } from "./guardian-client.ts";
 import { untilAfter } from "./keeper.ts";
 import type { Mark } from "./process-tree.ts";
 import type { RunPlan } from "./run-plan.ts";
-import { mayWait } from "./wait-for-lock.ts";
-
-/** The second hold is looked at when it is not ours after this time. */
-const KEEPER_MS = 250;
 
 /** The main lock and the second hold. */
 export class Holds {
@@ -66,28 +62,32 @@ export async function secondHold(
   const holds = new Holds(main, new GuardianClient(order), mark);
   holds.guardian.tell({ deadline: main.deadline });
   main.onextended = (deadline) => holds.guardian.tell({ deadline });
+  const enough = new AbortController();
+  const refuse = (holder?: Holder) => {
+    const refusal = { lock: name, lockfile: main.location, holder };
+    enough.abort(timeout ? new LockTimeout(refusal, timeout / 1000) : new CannotAcquireLock(refusal));
+  };
+  let late = timeout ? setTimeout(() => refuse(), Math.max(0, timeout - log.elapsed * 1000)) : undefined;
   // A run that does not wait for a held lock still waits, up to one lease, for the last holder's command to end.
-  const limit = timeout ? Math.max(0, timeout - log.elapsed * 1000) : wait ? undefined : main.ttl;
-  const late = limit === undefined ? undefined : AbortSignal.timeout(limit);
-  const kept = new AbortController();
-  const look = mayWait(plan) ? undefined : setTimeout(lookForKeeper, KEEPER_MS, store, main, kept);
+  if (!timeout && !wait)
+    holds.guardian.held.then(async () => {
+      late = setTimeout(() => refuse(), main.ttl);
+      const keeper = await keeperOf(store, main);
+      if (keeper !== undefined) refuse(keeper);
+    });
   try {
-    const ends = [main.lost, kept.signal, ...(late === undefined ? [] : [late])];
-    await holds.guardian.ready(AbortSignal.any(ends));
+    await holds.guardian.ready(AbortSignal.any([main.lost, enough.signal]));
     return holds;
   } catch (error) {
     await holds.release();
-    if (late === undefined || error !== late.reason) throw error;
-    const refusal = { lock: name, lockfile: main.location };
-    throw timeout ? new LockTimeout(refusal, timeout / 1000) : new CannotAcquireLock(refusal);
+    throw error;
   } finally {
-    clearTimeout(look);
+    clearTimeout(late);
   }
 }
 
-/** Fires when the second hold is one that is kept for a time (`--hold-for`): no command is about to end. */
-async function lookForKeeper(store: Store, main: TimedLease, kept: AbortController): Promise<void> {
-  const { name, location: lockfile } = main;
+/** What keeps the second hold for a time (`--hold-for`), if that is so: no command is about to end. */
+async function keeperOf(store: Store, { name }: TimedLease): Promise<Holder | undefined> {
   const { holder } = await store.status(secondHoldName(name)).catch(() => ({ holder: undefined }));
-  if (holder?.until !== undefined) kept.abort(new CannotAcquireLock({ lock: name, lockfile, holder }));
+  return holder?.until === undefined ? undefined : holder;
 }

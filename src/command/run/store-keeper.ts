@@ -6,6 +6,7 @@ import { acquire, release } from "../../acquire.ts";
 import { CannotAcquireLock, type Holder, StoreError, WrongArgument } from "../../errors.ts";
 import { write } from "../../os/files.ts";
 import { ourselves } from "../../os/self.ts";
+import { fired } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";
 import type { Request } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
@@ -72,7 +73,7 @@ export async function runStoreKeeper(): Promise<number> {
     tell({ location: lease.location });
     using _time = time === undefined ? undefined : whenOver(time, () => over.abort());
     for (;;) {
-      await firing(over.signal, lease.lost!);
+      await fired(over.signal, lease.lost!);
       await release(lease);
       if (over.signal.aborted) break;
       lease = await acquire(store, request, { wait: true, signal: over.signal });
@@ -86,11 +87,3 @@ export async function runStoreKeeper(): Promise<number> {
     return EXIT.UNAVAILABLE;
   }
 }
-
-/** Resolves when one of them fires. */
-const firing = (...signals: AbortSignal[]): Promise<void> =>
-  new Promise((resolve) => {
-    const any = AbortSignal.any(signals);
-    if (any.aborted) resolve();
-    else any.addEventListener("abort", () => resolve(), { once: true });
-  });

@@ -2,7 +2,7 @@
 import { isSecondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
-import { pause } from "../lease.ts";
+import { delay } from "../outage.ts";
 import { isGone, keyOf, type LockRow, literal, NOW, TABLE } from "./lock-table.ts";
 import type { Session } from "./session.ts";
 
@@ -38,10 +38,9 @@ export async function waitOutEarlierHolders(
     await session.query(
       `UPDATE ${TABLE} SET ended = ${NOW} WHERE ended IS NULL AND token IN (${tokens.join()})`,
     );
-  notice(
-    `${location} has ended sessions a moment ago: waiting ${Math.ceil(left / 1000)} s for an earlier holder to stop`,
-  );
-  await pause(left, signal);
+  const why = `${location} has ended sessions a moment ago`;
+  notice(`${why}: waiting ${Math.ceil(left / 1000)} s for an earlier holder to stop`);
+  await delay(left, why, signal);
   return tokens;
 }
 

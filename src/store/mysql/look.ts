@@ -1,6 +1,16 @@
-/** Waiters, as the server's list of processes shows them. */
-import { keyIn } from "./lock-table.ts";
-import type { Session } from "./session.ts";
+/** What the server shows of holders and waiters: the table, and its list of processes. */
+import { keyIn, type LockRow, NEWEST_FIRST, ROWS } from "./lock-table.ts";
+import { isMissingTable, type Session } from "./session.ts";
+
+/** The rows of the table, the newest first. @param where a condition, with its keyword */
+export async function rowsIn(session: Session, where = ""): Promise<LockRow[]> {
+  try {
+    return (await session.query(`${ROWS} ${where} ${NEWEST_FIRST}`)) as unknown as LockRow[];
+  } catch (error) {
+    if (isMissingTable(error)) return [];
+    throw error;
+  }
+}
 
 const QUERY =
   "SELECT INFO AS statement FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT GET\\_LOCK(%'";
