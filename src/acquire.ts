@@ -10,11 +10,14 @@ import {
   LockTimeout,
   type Refusal,
   StoreError,
+  Superseded,
   WrongArgument,
 } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
+import { firstOf } from "./store/first-of.ts";
 import type { Endless } from "./store/inheritance.ts";
+import { acquireAsLatest } from "./store/latest.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 import { Deadline, limited } from "./store/time-limit.ts";
@@ -28,7 +31,14 @@ function unanswered(error: unknown): null {
   throw error;
 }
 
-export { lookAfterHeld, release, releaseAll, releaseSync, type SyncLease } from "./store/own-holds.ts";
+export {
+  lookAfterHeld,
+  release,
+  releaseAll,
+  releaseAttached,
+  releaseSync,
+  type SyncLease,
+} from "./store/own-holds.ts";
 
 /** How long to try. */
 export interface AcquireOptions {
@@ -41,6 +51,11 @@ export interface AcquireOptions {
    * work of this one too. If it gives up, or is killed, the next takes its place.
    */
   coalesce?: boolean | undefined;
+  /**
+   * Wait, and give up (with `Superseded`) as soon as a newer one with `latest` wants the lock: at most one waits, the newest.
+   * Not with `coalesce`, which keeps the first.
+   */
+  latest?: boolean | undefined;
   /** Gives up the wait; `acquire` is then rejected with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
@@ -109,6 +124,7 @@ export function tryAcquireSync<L extends SyncLease>(store: SyncStore<L>, request
  * Acquires a lock, and waits for it where the options say so.
  * @param isCommand this process is a command of ours: it has taken no lock yet, so any lock of an open file is inherited
  * @throws {CannotAcquireLock} when it is held, and is not waited for, or the wait could never end (`EndlessWait`)
+ * @throws {Superseded} when a newer one with `latest` has come
  * @throws {LockTimeout} when it is still held after `timeout`
  * @throws {LockFileError} when the lock file cannot be made or locked
  * @throws {StoreError} when the store is unreachable or refuses the request
@@ -119,10 +135,11 @@ export async function acquire<L extends Lease>(
   options: AcquireOptions = {},
   isCommand = false,
 ): Promise<L> {
-  const { signal, coalesce = false } = options;
+  const { signal, coalesce = false, latest = false } = options;
   signal?.throwIfAborted();
+  if (latest && coalesce) throw new WrongArgument("latest cannot be combined with coalesce");
   const given = options.timeout === undefined ? undefined : withUnit(options.timeout);
-  const waits = options.wait || (given !== undefined && given > 0);
+  const waits = options.wait || (latest && given === undefined) || (given !== undefined && given > 0);
   const timeout = given === Number.POSITIVE_INFINITY ? undefined : given;
   using deadline = timeout === undefined ? undefined : new Deadline(timeout);
   const giveUp = AbortSignal.any([signal, deadline?.signal].filter((signal) => signal !== undefined));
@@ -132,6 +149,12 @@ export async function acquire<L extends Lease>(
     holder: (await limited(HOLDER_MS, () => holderOf(store, request)).catch(unanswered)) ?? undefined,
   });
   try {
+    if (latest && waits) {
+      const usual = (signal: AbortSignal) => acquire(store, request, { wait: true, signal }, isCommand);
+      const newest = await acquireAsLatest(store, request.name, giveUp, isCommand, usual);
+      if (newest !== undefined) return newest;
+      throw new Superseded(await refusal());
+    }
     const lease = await tryAny(store, request, giveUp).catch((error: unknown) => {
       if (waits && !giveUp.aborted && error instanceof StoreError && error.temporary) return undefined;
       throw error;
@@ -264,28 +287,6 @@ async function runsOf(store: Store, request: Request): Promise<string[]> {
   return holders.map(
     ({ host, pid, acquiredAt, token }) => `${host} ${pid} ${acquiredAt?.getTime()} ${token}`,
   );
-}
-
-/** The first lease. The other attempts are aborted, and a lease that one of them obtained meanwhile is released. */
-async function firstOf<L extends Lease>(
-  names: string[],
-  signal: AbortSignal,
-  wait: (name: string, signal: AbortSignal) => Promise<L>,
-): Promise<L> {
-  const enough = new AbortController();
-  const all = names.map((name) => wait(name, AbortSignal.any([signal, enough.signal])));
-  try {
-    const winner = await Promise.any(all).catch((error: AggregateError) => {
-      throw error.errors[0];
-    });
-    enough.abort();
-    for (const result of await Promise.allSettled(all)) {
-      if (result.status === "fulfilled" && result.value !== winner) await release(result.value);
-    }
-    return winner;
-  } finally {
-    enough.abort();
-  }
 }
 
 /** The holder of a lock, as far as the record and the OS can tell; null when the lock is free. */

@@ -15,6 +15,8 @@ export interface Holder {
   commandPid?: number | undefined;
   /** `commandPid` runs no command and only keeps the lock: up to this time, ISO 8601, or until it is `"stopped"`. */
   until?: string | undefined;
+  /** It is to have the lock for so many seconds at most: its `--overdue`. */
+  overdueAfter?: number | undefined;
   /** Host name. */
   host?: string | undefined;
   /** When the lock was taken, by the clock of then. */
@@ -93,6 +95,14 @@ export class LockTimeout extends CannotAcquireLock {
       refusal,
       `'${printable(refusal.lock)}' is still locked after ${limit}${pid ? ` (by pid ${pid})` : ""}.`,
     );
+  }
+}
+
+/** A newer waiter has taken this one's place: `latest`. */
+export class Superseded extends CannotAcquireLock {
+  override readonly name = "Superseded";
+  constructor(refusal: Refusal) {
+    super(refusal, `'${printable(refusal.lock)}': a newer waiter has taken this one's place`);
   }
 }
 

@@ -36,7 +36,7 @@ export type ExclusiveDecorator = <F extends AnyFunction>(
  * ```
  * @remarks
  * A call throws (an async function's is rejected with) {@link CannotAcquireLock} when the lock is held. With `wait`,
- * `timeout`, `coalesce` or `signal` among the options the function must be async.
+ * `timeout`, `coalesce`, `latest` or `signal` among the options the function must be async.
  * @throws `TypeError` for anything but a function or method, for a generator (its body runs only after the call), and
  * for a decorator that was compiled with `experimentalDecorators`
  */
@@ -76,9 +76,9 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?:
     throw new TypeError(wrongKind(kind));
   if (fn instanceof GeneratorFunction || fn instanceof AsyncGeneratorFunction)
     throw new TypeError("exclusive(): the body of a generator runs after the call, and so without the lock");
-  const { wait, timeout, coalesce, signal } = options;
+  const { wait, timeout, coalesce, latest, signal } = options;
   const isAsync = fn instanceof AsyncFunction;
-  if (!isAsync && (wait || timeout !== undefined || coalesce || signal)) {
+  if (!isAsync && (wait || timeout !== undefined || coalesce || latest || signal)) {
     throw new TypeError("exclusive(): to wait for the lock, the function must be async");
   }
   if (!isAsync && options.store !== undefined && !isFileUrl(options.store)) {
@@ -87,7 +87,7 @@ function wrap<F extends AnyFunction>(options: ExclusiveOptions, fn: F, context?:
   const wrapped: AnyFunction = isAsync
     ? async function (...args) {
         return asCall(async () => {
-          await using _ = await new Lock(options).acquire({ wait, timeout, coalesce, signal });
+          await using _ = await new Lock(options).acquire({ wait, timeout, coalesce, latest, signal });
           return await fn.apply(this, args);
         });
       }

@@ -32,8 +32,10 @@ export interface HolderRecord {
   name?: string | undefined;
   /** The pid of the wrapped command, or of the process that keeps the lock after its end. */
   command?: number | undefined;
-  /** `command` only keeps the lock: up to this time, ISO 8601, or until it is `stopped`. */
+  /** `command`, or the holder where there is none, only keeps the lock: up to this time, ISO 8601, or until it is `stopped`. */
   until?: string | undefined;
+  /** The holder has the lock for too long after so many seconds. */
+  overdue?: number | undefined;
 }
 
 /** The part of a record that identifies a process; the same for the life of a process. */
@@ -55,8 +57,10 @@ export function newRecord({
   mode,
   label,
   slots,
-}: Pick<HolderRecord, "mode" | "label" | "slots">): HolderRecord {
-  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label: cut(label), slots };
+  until,
+  overdue,
+}: Pick<HolderRecord, "mode" | "label" | "slots" | "until" | "overdue">): HolderRecord {
+  return { version: 1, ...thisProcess(), ...acquiredNow(), mode, label: cut(label), slots, until, overdue };
 }
 
 /** The moment in which a lock is taken, for its record. */
@@ -117,6 +121,7 @@ export function holderByRecord(
     alive: isAlive(pid, record, startedAt),
     commandPid: record.command,
     until: record.until,
+    overdueAfter: record.overdue,
     host: record.host,
     acquiredAt: acquiredAt && !Number.isNaN(acquiredAt.getTime()) ? acquiredAt : undefined,
     acquiredUptime: isFromHere(record) ? record.uptime : undefined,
@@ -137,6 +142,10 @@ function parseRecord(line: string): Partial<HolderRecord> {
   if (typeof value !== "object" || value === null) return {};
   const fields = value as Record<string, unknown>;
   const text = (key: string) => (typeof fields[key] === "string" ? fields[key] : undefined);
+  const measure = (key: string) => {
+    const value = fields[key];
+    return typeof value === "number" && value >= 0 ? value : undefined;
+  };
   const count = (key: string) =>
     Number.isSafeInteger(fields[key]) && (fields[key] as number) > 0 ? (fields[key] as number) : undefined;
   return {
@@ -145,7 +154,8 @@ function parseRecord(line: string): Partial<HolderRecord> {
     pidns: text("pidns"),
     started: text("started"),
     acquired: text("acquired"),
-    uptime: typeof fields.uptime === "number" && fields.uptime >= 0 ? fields.uptime : undefined,
+    uptime: measure("uptime"),
+    overdue: measure("overdue"),
     mode: text("mode") as Mode | undefined,
     label: text("label"),
     slots: count("slots"),

@@ -9,6 +9,7 @@ export {
   LockTimeout,
   type Refusal,
   StoreError,
+  Superseded,
 } from "./errors.ts";
 export type { EventFields, EventName, HolderJson, LockEvent } from "./events.ts";
 export { type ExclusiveDecorator, type ExclusiveOptions, exclusive } from "./exclusive.ts";

@@ -1,5 +1,5 @@
 /** The events of one `Lock`, in its log file. */
-import { CannotAcquireLock, LockFileError, StoreError } from "./errors.ts";
+import { CannotAcquireLock, LockFileError, StoreError, Superseded } from "./errors.ts";
 import { appendEvent, type EventFields, type EventName, newEvent } from "./events.ts";
 import { whenReleasedAtExit } from "./store/own-holds.ts";
 import type { Lease, Request } from "./store/store.ts";
@@ -35,8 +35,9 @@ export class LockRecord {
   refused(error: unknown): void {
     const failed = error instanceof StoreError || error instanceof LockFileError;
     if (!failed && !(error instanceof CannotAcquireLock)) return;
+    const event = error instanceof Superseded ? "superseded" : "refused";
     const why = failed ? { reason: error.message } : { holder: error.holder };
-    this.#append("refused", { waitSeconds: seconds(this.#begun), ...why });
+    this.#append(event, { waitSeconds: seconds(this.#begun), ...why });
   }
 
   released(): void {

@@ -20,7 +20,7 @@ export function checkName(name: string): string {
   if (name === "") throw new WrongArgument("a lock's name must not be empty (is a variable unset?)");
   if (!isText(name))
     throw new WrongArgument("a lock's name must be text in UTF-8, and this one has bytes that are not");
-  if (lockOfQueueHead(name) !== undefined || isSecondHoldName(name))
+  if (lockOfQueueHead(name) !== undefined || isSecondHoldName(name) || isSeatName(name))
     throw new WrongArgument("this name is that of a lock's queue or second hold");
   return name;
 }
@@ -86,6 +86,14 @@ export const queueHeadName = (name: string): string => name + QUEUE_HEAD;
 /** The lock whose queue head this name denotes; undefined for other names. */
 export const lockOfQueueHead = (name: string): string | undefined =>
   name.endsWith(QUEUE_HEAD) ? name.slice(0, -QUEUE_HEAD.length) : undefined;
+
+const SEAT = "\0latest";
+
+/** Waiters of which only the newest stays take a place each, under this name: see `store/latest.ts`. */
+export const seatName = (name: string): string => name + SEAT;
+
+/** Is this the name of such places, or of one of them? */
+export const isSeatName = (name: string): boolean => name.includes(SEAT);
 
 const STOP_TURN = "\0stop";
 

@@ -1,11 +1,11 @@
 /** One clock: no duration follows the wall clock, which can be set. */
 import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
+import { FAKE_TIME, hasFakeTime } from "./support/faketime.ts";
 import { withoutComments } from "./support/modules.ts";
 import { binary, root } from "./support/paths.ts";
 import { waiters } from "./support/proc.ts";
 import { hold, Process, start } from "./support/process.ts";
-import { required } from "./support/required.ts";
 import { hasRedis, startRedis } from "./support/servers.ts";
 import { TempDir } from "./support/temp-dir.ts";
 import { until } from "./support/until.ts";
@@ -30,19 +30,13 @@ test("only times for people come from Date", () => {
   expect(found.sort()).toEqual(Object.keys(ALLOWED).sort());
 });
 
-const LIBRARY = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
-  .map((dir) => `${dir}/faketime/libfaketime.so.1`)
-  .find(existsSync);
-const here = process.platform === "linux" && required("faketime", "faketime") && LIBRARY !== undefined;
-
 /** A wall clock that a test sets, for the processes that are started with `env`. */
 class WallClock implements Disposable {
   readonly #dir = new TempDir();
   readonly #file = this.#dir.file("offset");
   readonly env = {
-    LD_PRELOAD: LIBRARY,
+    ...FAKE_TIME,
     FAKETIME_TIMESTAMP_FILE: this.#file,
-    FAKETIME_DONT_FAKE_MONOTONIC: "1",
     FAKETIME_NO_CACHE: "1",
   };
 
@@ -73,7 +67,7 @@ const HOUR = 3600;
 /** More than the operation needs, and less than anything that followed the clock would take. */
 const SLACK_MS = 15_000;
 
-describe.if(here).each([
+describe.if(hasFakeTime).each([
   ["forward", `+${HOUR}`],
   ["back", `-${HOUR}`],
 ])("a clock that is set one hour %s in the midst changes nothing", (_, step) => {

@@ -7,7 +7,7 @@ import { BECOME, become } from "../os/spawn.ts";
 import type { AnyCommand } from "./cli/define.ts";
 import { EXIT, HelpRequest, statusOfError, UsageError } from "./cli/exit-status.ts";
 import { print, printError } from "./output/print.ts";
-import { GUARDIAN } from "./run/guardian-protocol.ts";
+import { GUARDIAN, STORE_KEEPER } from "./run/guardian-protocol.ts";
 import run from "./run.ts";
 
 const [name = "", ...rest] = process.argv.slice(2);
@@ -43,6 +43,8 @@ async function other(): Promise<number> {
       return EXIT.NOT_FOUND;
     case GUARDIAN:
       return (await import("./run/guardian.ts")).runGuardian();
+    case STORE_KEEPER:
+      return (await import("./run/store-keeper.ts")).runStoreKeeper();
   }
   if (name === "completion" && rest[0] === "--answer") {
     unblockForOurselves();

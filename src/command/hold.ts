@@ -5,17 +5,18 @@ import { acquireSync, releaseSync, requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, printable } from "../errors.ts";
 import { shellWord } from "../os/processes.ts";
-import { FileStore } from "../store/file/file-store.ts";
+import type { FileStore } from "../store/file/file-store.ts";
+import type { Request } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
-import { DIR, lockLocation, NAME, requireName } from "./cli/lock-options.ts";
+import { DIR, LEASE, lockLocation, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
 import { LOG_FILE, logFileOf } from "./cli/log-options.ts";
 import { parseOptions } from "./cli/options.ts";
-import { describeHeld } from "./output/describe-holder.ts";
+import { describeHeld, untilInWords } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print } from "./output/print.ts";
-import { leaveToKeeper } from "./run/keeper.ts";
+import { leaveToKeeper, untilAfter } from "./run/keeper.ts";
 
 const ARGS = defineArgs({
   ...NAME,
@@ -35,6 +36,7 @@ const ARGS = defineArgs({
   json: { type: "boolean", description: "print the lock's status as one JSON object" },
   ...LOG_FILE,
   ...DIR,
+  ttl: LEASE.ttl,
 });
 
 export default defineCommand({
@@ -66,19 +68,15 @@ export async function hold(args: string[]): Promise<number> {
   const time = values.for === undefined ? undefined : milliseconds(values.for);
   if (time === 0) throw new UsageError("--for takes a duration longer than 0, such as 2h");
   const where = lockLocation(values);
-  if ("url" in where) throw new UsageError("hold is for locks in files: it cannot be combined with a store");
-  const store = new FileStore({ dir: where.dir });
   const request = requestFor({ name, label });
   const log = new EventLog({ quiet }, name, { logFile: logFileOf(values), label });
+  const store = openStoreOf(values);
   try {
-    const lease = acquireSync(store, request);
-    log.record("acquired", { waitSeconds: 0, lockfile: lease.location });
-    const kept = leaveToKeeper(lease, name, time);
-    if (kept === undefined) {
-      releaseSync(lease);
-      log.record("released", { holdSeconds: 0, reason: "no process could be started that keeps it" });
-      return EXIT.CANNOT_RUN;
-    }
+    const kept =
+      "url" in where
+        ? await keepElsewhere(where.url, values.ttl, request, time, log)
+        : keepHere(store as FileStore, request, time, log);
+    if (kept === undefined) return EXIT.CANNOT_RUN;
     if (json) print(jsonLine(new Describer().describe(await store.status(name))));
     else if (!quiet) print(`'${printable(name)}' is ${kept}`);
     return EXIT.OK;
@@ -88,4 +86,33 @@ export async function hold(args: string[]): Promise<number> {
     log.tell("refused", { waitSeconds: 0, holder }, () => describeHeld(name, holder));
     return EXIT.TEMPORARY_FAILURE;
   }
+}
+
+/** @returns until when, in words; undefined where no process can be started that keeps it */
+function keepHere(store: FileStore, request: Request, time: number | undefined, log: EventLog) {
+  const lease = acquireSync(store, request);
+  log.record("acquired", { waitSeconds: 0, lockfile: lease.location });
+  const kept = leaveToKeeper(lease, request.name, time);
+  if (kept !== undefined) return kept;
+  releaseSync(lease);
+  log.record("released", { holdSeconds: 0, reason: "no process could be started that keeps it" });
+  return undefined;
+}
+
+/** In a store, by a process that renews the lock. */
+async function keepElsewhere(
+  url: string,
+  ttl: string | undefined,
+  request: Request,
+  time: number | undefined,
+  log: EventLog,
+): Promise<string> {
+  const until = untilAfter(time);
+  const order = { url, ttl: ttl === undefined ? undefined : milliseconds(ttl), time };
+  const { keepInStore } = await import("./run/store-keeper.ts");
+  const lockfile = await keepInStore({ ...order, request: { ...request, until } }, (reason) => {
+    log.tell("waiting", { waitSeconds: log.elapsed, reason }, () => reason);
+  });
+  log.record("acquired", { waitSeconds: log.elapsed, lockfile });
+  return untilInWords(until);
 }

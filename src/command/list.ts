@@ -14,6 +14,7 @@ import { parseOptions } from "./cli/options.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { lockTable } from "./output/lock-table.ts";
 import { jsonLine, print, printError, write } from "./output/print.ts";
+import { isOverdue } from "./run/overdue.ts";
 
 const ARGS = defineArgs({
   all: {
@@ -22,6 +23,12 @@ const ARGS = defineArgs({
     description: "show free locks too, whose files are still there",
     details: "A killed holder, `--exec` and `--keep` leave a file; the next holder of that lock removes it.",
   },
+  overdue: {
+    type: "string",
+    valueHint: "DURATION",
+    description: "mark locks that are held for longer",
+    details: "Default: the holder's own `run --overdue`.",
+  },
   json: { type: "boolean", description: "print one JSON array; with --watch, one on a line for each change" },
   watch: {
     type: "boolean",
@@ -29,12 +36,6 @@ const ARGS = defineArgs({
     description: "refresh until q or Ctrl-C",
     details:
       "A terminal shows a live table; elsewhere the whole list is printed again whenever something has changed.",
-  },
-  overdue: {
-    type: "string",
-    valueHint: "DURATION",
-    description: "mark locks held for longer than DURATION",
-    details: "Their time is followed by an exclamation mark, in red where the terminal has colors.",
   },
   ...DIR,
 });
@@ -65,17 +66,11 @@ const KEY_MS = 100;
 async function list(rawArgs: string[]): Promise<number> {
   const { values, rest } = parseOptions(rawArgs, ARGS);
   if (rest.length > 0) throw new UsageError("list takes no NAME (did you mean exclusive status NAME?)");
-  if (values.overdue !== undefined && values.json)
-    throw new UsageError("--overdue cannot be combined with --json: compare .holder.acquiredAt");
   const overdue = values.overdue === undefined ? undefined : milliseconds(values.overdue);
   const store = openStoreOf(values);
-  const look = () => describedLocks(store, values.all === true);
+  const look = () => describedLocks(store, values.all === true, overdue);
   const table = (locks: LockStatus[]) =>
-    lockTable(locks, {
-      color: isColored(),
-      width: isTerminal(1) ? windowSize(1).columns : undefined,
-      overdue,
-    });
+    lockTable(locks, { color: isColored(), width: isTerminal(1) ? windowSize(1).columns : undefined });
   const none = `no locks in ${place(values)}`;
   if (values.watch && isCapable(1) && !values.json) return watchLive(look, table, none);
   if (values.watch) return watch(look, values.json ? undefined : table);
@@ -103,12 +98,21 @@ type Look = () => Promise<LockStatus[]>;
 
 type Table = (locks: LockStatus[]) => string;
 
-/** The locks by name, numbers in it by their value. */
-async function describedLocks(store: Store, all: boolean): Promise<LockStatus[]> {
+/**
+ * The locks by name, numbers in it by their value.
+ * @param overdue marks the locks that are held longer than this many milliseconds; undefined: by what their holders say
+ */
+async function describedLocks(store: Store, all: boolean, overdue?: number): Promise<LockStatus[]> {
   const describer = new Describer();
   const locks = (await store.list()).filter(({ state }) => all || state !== "free");
   const { compare } = new Intl.Collator("en", { numeric: true });
-  return locks.sort((a, b) => compare(a.name, b.name)).map((lock) => describer.describe(lock));
+  return locks
+    .sort((a, b) => compare(a.name, b.name))
+    .map((lock) => {
+      const own = lock.holder?.overdueAfter;
+      const late = isOverdue(lock.holder, overdue ?? (own && own * 1000));
+      return { ...describer.describe(lock), ...(late && { overdue: true }) };
+    });
 }
 
 /** Prints the whole list again whenever something has changed, as JSON where there is no table. */

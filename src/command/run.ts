@@ -10,6 +10,7 @@ import {
   LockTimeout,
   printable,
   StoreError,
+  Superseded,
 } from "../errors.ts";
 import { logsInfo } from "../logger.ts";
 import { defaultDirectory } from "../name.ts";
@@ -46,10 +47,10 @@ const ARGS = defineArgs({
   },
   "if-held": {
     type: "enum",
-    options: ["fail", "skip", "coalesce", "replace"],
+    options: ["fail", "skip", "coalesce", "latest", "replace"],
     description: "what to do when it is held",
     details:
-      "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. `replace`: stop the holder as `exclusive stop` does, then run.",
+      "`fail` (the default): exit with status 75. `skip`: exit with status 0, without a word. `coalesce`: wait, but if another run is already queued, exit with status 0 as soon as that begins: it does the work of this one too. If it gives up, the next one takes its place. So it keeps the first of those that wait. `latest`: wait, and exit with status 0 as soon as a newer run with `latest` asks for the lock: at most one waits, the newest. `replace`: stop the holder as `exclusive stop` does, then run.",
   },
   ...TIMES,
   shared: {
@@ -168,8 +169,8 @@ export function plan(args: string[]): RunPlan {
   const conflictStatus =
     wholeNumber("--conflict-exit-code", values["conflict-exit-code"], 255) ?? EXIT.TEMPORARY_FAILURE;
   const { label, keep, file, shared, quiet, verbose } = values;
-  if (policy === "coalesce" && file !== undefined)
-    throw new UsageError("--if-held coalesce cannot be combined with --file");
+  if ((policy === "coalesce" || policy === "latest") && file !== undefined)
+    throw new UsageError(`--if-held ${policy} cannot be combined with --file`);
   if (policy === "replace" && values.slots !== undefined)
     throw new UsageError("--if-held replace cannot be combined with --slots");
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
@@ -184,16 +185,18 @@ export function plan(args: string[]): RunPlan {
     throw new UsageError("--close cannot be combined with --exec: no process would have the lock");
   // Last: a value that is NAME or COMMAND by mistake is reported as what it is.
   const { name, argv } = operands(args, rest, ARGS, values.wait);
+  const times = timesOf(values, policy);
+  const overdue = times.overdue && times.overdue / 1000;
   return {
     argv,
-    ...timesOf(values, policy, "url" in where),
-    request: requestFor({ name, shared, label, slots, file }),
+    ...times,
+    request: { ...requestFor({ name, shared, label, slots, file }), overdue },
     store: "url" in where ? { url: where.url, ttl } : { dir: where.dir, file, keep },
     exec: values.exec ?? false,
     close: values.close ?? false,
     inherit: values.inherit ?? false,
     policy,
-    wait: values.wait || policy === "coalesce" || policy === "replace",
+    wait: values.wait || ["coalesce", "latest", "replace"].includes(policy),
     timeout,
     conflictStatus,
     verbosity: {
@@ -250,6 +253,10 @@ function reportRefusal(error: CannotAcquireLock, plan: RunPlan, log: EventLog): 
   const late = error instanceof LockTimeout;
   const endless = error instanceof EndlessWait;
   const details = { waitSeconds: log.elapsed, holder };
+  if (error instanceof Superseded) {
+    log.tell("superseded", details, () => `'${printable(name)}': a newer run waits in place of this one`);
+    return EXIT.OK;
+  }
   if (!endless && isOverdue(holder, overdue)) {
     log.tell("overdue", details, () => {
       return `overdue (more than ${limitInWords(overdue)}): ${describeHeld(name, holder)}`;

@@ -72,6 +72,12 @@ export function close(fd: number): Code | undefined {
   return failureIn(() => fs.closeSync(fd));
 }
 
+/** Makes /dev/null of a standard stream: open(2) gives the lowest number that is free. */
+export function toNowhere(fd: 0 | 1 | 2): void {
+  close(fd);
+  open("/dev/null", O.RDWR);
+}
+
 export const unlink = (path: string): Code | undefined => failureIn(() => fs.unlinkSync(path));
 
 export const ftruncate = (fd: number, length: number): Code | undefined =>

@@ -1,4 +1,5 @@
 /** Processes as the OS shows them now: /proc on Linux, ps(1) on macOS. */
+import { clock } from "./clock.ts";
 import { codeOf } from "./errors.ts";
 import { readDirectory, readText } from "./files.ts";
 import { libc, linux, pointerAt, textAt } from "./libc.ts";
@@ -63,6 +64,15 @@ export function startTime(pid: number | "self"): string | undefined {
   const shown = ps("-o", "stat=", "-o", "lstart=", "-p", String(pid === "self" ? process.pid : pid));
   const [, state, started] = /^(\S+)\s+(.+?)\s*$/.exec(shown) ?? [];
   return state?.startsWith("Z") ? undefined : started;
+}
+
+/** A clock tick in /proc/PID/stat is a hundredth of a second, whatever the kernel's own: time(7), `USER_HZ`. */
+const TICK_MS = 10;
+
+/** When this process started, on `clock()`. On Linux as the kernel has it, which is before the program's first line. */
+export function ownStart(): number {
+  const ticks = linux ? Number(readStat("self")?.started) : Number.NaN;
+  return Number.isNaN(ticks) ? clock() - performance.now() : ticks * TICK_MS;
 }
 
 /** As `startTime`, also of a process that has ended and was not reaped yet. Linux only. */

@@ -1,6 +1,6 @@
 /** A store that connects when it is first used. */
 import { openStore, type StoreOptions } from "./open-store.ts";
-import type { Lease, LockStatus, Request, Store } from "./store.ts";
+import type { Lease, LockStatus, Place, Request, Store } from "./store.ts";
 import { StoreUrl } from "./store-url.ts";
 
 /** A remote store, by its URL. It is connected while a request is running or a lock is held. */
@@ -26,6 +26,13 @@ export class LazyStore implements Store {
   }
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
     return this.#use(async (store) => this.#connectedUntilRelease(await store.waitAcquire(request, signal)));
+  }
+  async takePlace(name: string, started: number, signal?: AbortSignal): Promise<Place> {
+    return this.#use(async (store) => {
+      const place = await store.takePlace(name, started, signal);
+      const lease = this.#connectedUntilRelease(place.lease);
+      return { lease, lookEvery: place.lookEvery, isNewest: () => place.isNewest() };
+    });
   }
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     return this.#use((store) => store.waitFree(name, signal));

@@ -11,7 +11,7 @@ import { clock } from "../os/clock.ts";
 import type { Lease } from "./store.ts";
 import { limited } from "./time-limit.ts";
 
-export { pause, within } from "./time-limit.ts";
+export { fired, pause, within } from "./time-limit.ts";
 
 /** The default length of a lease, in milliseconds. */
 export const DEFAULT_TTL = 15_000;
@@ -42,8 +42,8 @@ export interface LeaseOptions {
   renew(signal: AbortSignal): Promise<boolean>;
   /** Releases the lock in the engine. A failure is ignored, because the lease ends by itself. */
   release(signal: AbortSignal): Promise<void>;
-  /** Adds the wrapped command's pid to the holder's record. */
-  recordCommand?(pid: number): void;
+  /** Adds the wrapped command's pid to the holder's record; or, where it only keeps the lock from now on, until when. */
+  recordCommand?(pid: number, until?: string): void;
 }
 
 /** A lock that an engine keeps for `ttl` at a time. */
@@ -106,8 +106,8 @@ export class TimedLease implements Lease {
     return this.lost.aborted;
   }
 
-  recordCommand(pid: number): void {
-    this.#options.recordCommand?.(pid);
+  recordCommand(pid: number, until?: string): void {
+    this.#options.recordCommand?.(pid, until);
   }
 
   /** Marks the lock as lost: the engine knows that the session has ended, or that the key has another owner. */

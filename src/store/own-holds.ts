@@ -32,7 +32,7 @@ export interface SyncLease extends Lease {
   lookAfterFile(): PlaceChange | undefined;
 }
 
-const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
+export const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
 
 /** Every lock that is held, and by which call; by none: by the program. */
 const holds = new Map<Lease, { key: string; call: Call | undefined }>();
@@ -71,6 +71,20 @@ export function hold<L extends Lease>(lease: L, store: Store, name: string): L {
   return lease;
 }
 
+/** Leases that end with another one. */
+const attached = new WeakMap<Lease, SyncLease>();
+
+/** Releases a lock in a file together with another one, and no earlier. */
+export function releaseWith(lease: Lease, other: SyncLease): void {
+  attached.set(lease, other);
+}
+
+/** Releases what would be released together with this one. */
+export function releaseAttached(lease: Lease): void {
+  const other = attached.get(lease);
+  if (other !== undefined) releaseSync(other);
+}
+
 /** Releases a lock. A second call does nothing. */
 export async function release(lease: Lease): Promise<void> {
   if (isSync(lease)) return releaseSync(lease);
@@ -83,6 +97,7 @@ export function releaseSync(lease: SyncLease): void {
   holds.delete(lease);
   inFiles.delete(lease);
   lease.releaseSync();
+  releaseAttached(lease);
 }
 
 /** What to do when the exit of the process has released a lease. */

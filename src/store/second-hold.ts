@@ -7,8 +7,8 @@
  *
  * `exclusive run` keeps the second hold in a second process (`command/run/guardian.ts`), which outlives the wrapper.
  */
-import { isSecondHoldName, lockOfQueueHead, secondHoldName } from "../name.ts";
-import type { Lease, LockStatus, Request, Store } from "./store.ts";
+import { isSeatName, isSecondHoldName, lockOfQueueHead, secondHoldName } from "../name.ts";
+import type { Lease, LockStatus, Place, Request, Store } from "./store.ts";
 
 /** The request for the second hold of a lock. */
 export const secondHoldOf = (request: Request): Request => ({
@@ -74,6 +74,11 @@ export class DoubleHoldStore implements Store {
     return new DoubleHold(main, second);
   }
 
+  /** A place has no second hold, as no work runs under it. */
+  takePlace(name: string, started: number, signal?: AbortSignal): Promise<Place> {
+    return this.engine.takePlace(name, started, signal);
+  }
+
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     await this.engine.waitFree(name, signal);
     await this.engine.waitFree(secondHoldName(name), signal);
@@ -89,7 +94,7 @@ export class DoubleHoldStore implements Store {
 
   async list(): Promise<LockStatus[]> {
     const all = await this.engine.list();
-    return all.filter(({ name }) => !isQueueHead(name) && !isSecondHoldName(name));
+    return all.filter(({ name }) => !isQueueHead(name) && !isSecondHoldName(name) && !isSeatName(name));
   }
 
   async facts(): Promise<Record<string, string>> {

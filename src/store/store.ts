@@ -17,6 +17,10 @@ export interface Request {
   label?: string | undefined;
   /** The number of slots, where the lock is one of several slots; kept with the lock. */
   slots?: number | undefined;
+  /** No command runs under the lock: it is kept up to this time, ISO 8601, or until it is `"stopped"`. */
+  until?: string | undefined;
+  /** After so many seconds the holder has it for too long; kept with the lock, and nothing more. */
+  overdue?: number | undefined;
 }
 
 /** What another program did to the file of a held lock. */
@@ -61,6 +65,16 @@ export interface Lease {
   release(): Promise<void>;
 }
 
+/** The place of a waiter among those of which only the newest stays. */
+export interface Place {
+  /** Held up to the end of the place. */
+  readonly lease: Lease;
+  /** How often to look, in milliseconds. */
+  readonly lookEvery: number;
+  /** Is there no newer place? */
+  isNewest(): Promise<boolean>;
+}
+
 /** The state of one lock. */
 export interface LockStatus {
   /** The lock's name. */
@@ -75,6 +89,8 @@ export interface LockStatus {
   others?: Holder[] | undefined;
   /** Holders through a file that was removed from its path: a new holder does not exclude them. */
   removed?: Holder[] | undefined;
+  /** The holder has had it for longer than `list --overdue` says, or the holder's own `--overdue`. */
+  overdue?: boolean | undefined;
   /** The number of waiters. Undefined where the store cannot tell. */
   waiters?: number | undefined;
   /** The held slots of a lock with slots. Each is a lock of its own, named `NAME.1`, `NAME.2`, … */
@@ -113,6 +129,13 @@ export interface Store<L extends Lease = Lease> {
    * (`Lease.recordCommand`) before it released the lock. In a store without this, `acquire` looks at the holders.
    */
   waitBehind?(request: Request, signal?: AbortSignal): Promise<L | undefined>;
+  /**
+   * Takes a place in the order of those that want this lock: the newest one. A place ends with its process, as a lock does.
+   * @param started when the lock was asked for, on `clock()`: the order of places in files. In a server it is the order in
+   *   which they were taken there.
+   * @param signal gives up: the promise is rejected with the signal's reason
+   */
+  takePlace(name: string, started: number, signal?: AbortSignal): Promise<Place>;
   /**
    * Waits until the lock is free. It takes no lock away from a waiter, and leaves nothing behind in the store.
    * @param signal gives up the wait: the promise is rejected with the signal's reason

@@ -13,6 +13,14 @@ export function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> 
   });
 }
 
+/** Resolves when one of them has fired. */
+export const fired = (...signals: AbortSignal[]): Promise<void> =>
+  new Promise((resolve) => {
+    const any = AbortSignal.any(signals);
+    if (any.aborted) resolve();
+    else any.addEventListener("abort", () => resolve(), { once: true });
+  });
+
 /**
  * Asks for an answer within a time limit, and within a signal that is given. A limit keeps the program running until
  * then, which neither a promise nor `AbortSignal.timeout` does.

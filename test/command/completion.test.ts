@@ -47,7 +47,7 @@ const LINES: Record<string, string[]> = {
   "exclusive status ba": ["backup"],
   "exclusive run --wait ba": ["backup"],
   "exclusive run --lab": ["--label"],
-  "exclusive run --if-held ": ["coalesce", "fail", "replace", "skip"],
+  "exclusive run --if-held ": ["coalesce", "fail", "latest", "replace", "skip"],
   "exclusive run --if-held s": ["skip"],
   "exclusive run --label 'in two words' ba": ["backup"],
   "exclusive completion ": ["bash", "fish", "zsh"],

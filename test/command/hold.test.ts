@@ -47,8 +47,11 @@ test("without --for it is kept until it is stopped; --json is the lock's status,
   );
 });
 
-test("with a store, or for no time at all, it is wrong use", async () => {
+test("for no time at all it is wrong use; a store out of reach is 69", async () => {
   using dir = new TempDir();
   expect(await exclusive(["hold", "--for", "0", "t"], { dir })).toMatchObject({ status: 64 });
-  expect(await exclusive(["hold", "--store", "redis://127.0.0.1:1", "t"])).toMatchObject({ status: 64 });
+  expect(await exclusive(["hold", "--store", "redis://127.0.0.1:1", "t"])).toMatchObject({
+    status: 69,
+    stderr: expect.stringContaining("connection refused"),
+  });
 });

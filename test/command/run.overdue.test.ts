@@ -37,7 +37,26 @@ test("coalesce: who waits gives up, with 75, when the holder becomes overdue; it
   await until(() => dir.list().length === 1, "the queue's file to be gone");
 });
 
-test("without skip or coalesce it is wrong use", async () => {
+test("list marks the row of a holder that has run longer than its own limit, or than that of list", async () => {
+  using dir = new TempDir();
+  await using _own = await hold(dir, "own", "--if-held", "skip", "--overdue", "100ms");
+  await using _other = await hold(dir, "other");
+  const states = async (...options: string[]) => {
+    const { stdout } = await exclusive(["list", ...options], { dir });
+    return stdout
+      .split("\n")
+      .slice(1, -1)
+      .map((line) => line.split(/ +/).slice(0, 2).join(" "));
+  };
+  await until(async () => (await states())[1] === "own overdue", "the mark");
+  expect(await states()).toEqual(["other held", "own overdue"]);
+  await until(async () => (await states("--overdue", "100ms"))[0] === "other overdue", "both marks");
+  expect(await states("--overdue", "1h")).toEqual(["other held", "own held"]);
+  const { stdout } = await exclusive(["list", "--json"], { dir });
+  expect(JSON.parse(stdout).map(({ overdue }: { overdue?: boolean }) => overdue)).toEqual([undefined, true]);
+});
+
+test("without skip, coalesce or latest it is wrong use", async () => {
   using dir = new TempDir();
   for (const options of [[], ["--wait"], ["--if-held", "replace"]]) {
     const ran = await exclusive(["run", ...options, "--overdue", "1h", "t", "--", "echo", "no"], { dir });

@@ -20,26 +20,21 @@ const COLOR = {
 };
 const PLAIN = "\x1b[0m";
 
-/** Behind the time of a lock that has been held too long. */
-const MARK = " !";
-
 export interface TableOptions {
   color?: boolean;
   /** No line is wider than this many columns: see `fit`. */
   width?: number | undefined;
-  /** Locks held for longer than this, in milliseconds, are marked. */
-  overdue?: number | undefined;
 }
 
 /** Formats a line of headings and one line a lock; each ends with a newline. */
 export function lockTable(locks: readonly LockStatus[], options: TableOptions = {}): string {
   const { color = false, width } = options;
-  const rows = locks.map((lock) => cells(lock, options));
+  const rows = locks.map((lock) => cells(lock, width));
   const widths = COLUMNS.map((heading, i) =>
     rows.reduce((most, row) => Math.max(most, Bun.stringWidth(row[i]!)), heading.length),
   );
   for (const [i] of COLUMNS.entries()) if (i > 2 && rows.every((row) => row[i] === "")) widths[i] = 0;
-  fit(widths, width, options.overdue !== undefined);
+  fit(widths, width);
   return [COLUMNS as readonly string[], ...rows]
     .map((row, n) => {
       const shown = row.map((cell, i) => {
@@ -69,13 +64,12 @@ const GIVING_WAY: readonly [column: (typeof COLUMNS)[number], least: number][] =
 ];
 
 /** Makes columns narrower until a line fits: a column that is cut to a few letters is of no use, so most go as a whole. */
-function fit(widths: number[], width = Number.POSITIVE_INFINITY, keepTime = false): void {
+function fit(widths: number[], width = Number.POSITIVE_INFINITY): void {
   const command = COLUMNS.indexOf("COMMAND");
   const whole = widths[command]!;
   const excess = () => widths.reduce((sum, column) => (column > 0 ? sum + column + 2 : sum), -2) - width;
   for (const [column, least] of GIVING_WAY) {
     if (excess() <= 0) break;
-    if (column === "HELD FOR" && keepTime) continue; // it has the mark
     const i = COLUMNS.indexOf(column);
     if (widths[i]! > least) widths[i] = least === 0 ? 0 : Math.max(least, widths[i]! - excess());
   }
@@ -83,27 +77,22 @@ function fit(widths: number[], width = Number.POSITIVE_INFINITY, keepTime = fals
   if (widths[command]! > 0) widths[command] = Math.min(whole, widths[command]! - excess());
 }
 
-/** The state in its color, and a time that is marked. */
+/** The state in its color. */
 function painted(text: string, column: number, row: readonly string[]): string {
-  const color =
-    column === COLUMNS.indexOf("STATE")
-      ? COLOR[row[column] as keyof typeof COLOR]
-      : column === COLUMNS.indexOf("HELD FOR") && text.endsWith(MARK)
-        ? COLOR.overdue
-        : undefined;
+  const isState = column === COLUMNS.indexOf("STATE");
+  const color = isState ? COLOR[row[column] as keyof typeof COLOR] : undefined;
   return color === undefined ? text : `${color}${text}${PLAIN}`;
 }
 
-function cells({ name, state, holder, others = [], waiters }: LockStatus, options: TableOptions): string[] {
-  const { overdue = Number.POSITIVE_INFINITY, width } = options;
+function cells({ name, state, holder, others = [], waiters, overdue }: LockStatus, width?: number): string[] {
   const most = width === undefined ? width : CELL_MAX;
   const held = holder && heldFor(holder);
   return [
     cut(printable(name), most),
-    state === "held" && holder?.mode === "shared" ? "shared" : state,
+    overdue ? "overdue" : state === "held" && holder?.mode === "shared" ? "shared" : state,
     pidCell(holder) + (others.length > 0 ? ` +${others.length}` : ""),
     cut(printable(holder?.user ?? ""), most),
-    held === undefined ? "" : humanDuration(held) + (held > overdue ? MARK : ""),
+    held === undefined ? "" : humanDuration(held),
     waiters ? String(waiters) : "",
     cut(printable(holder?.label ?? ""), most),
     shortened(holder?.until === undefined ? (holder?.commandLine ?? "") : untilInWords(holder.until)),

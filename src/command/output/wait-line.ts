@@ -47,8 +47,10 @@ export function showWaiting(
     return fitted({ name: printable(lock.name), times, held }, width, live);
   };
   const show = () => {
-    if (!live) return log.tell("waiting", { waitSeconds: log.elapsed, holder }, line);
-    if (restore === undefined) log.record("waiting", { waitSeconds: log.elapsed, holder });
+    const details = { waitSeconds: log.elapsed, holder };
+    if (!live && (json || verbose)) return log.tell("waiting", details, line);
+    if (restore === undefined) log.record("waiting", details);
+    if (!live) return;
     restore ??= beforeDeath(() => write(2, ERASE));
     write(2, ERASE + line());
   };

@@ -17,6 +17,8 @@ import {
 export class GuardianClient {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #ready = Promise.withResolvers<void>();
+  readonly #held = Promise.withResolvers<void>();
+  readonly #kept = Promise.withResolvers<void>();
   readonly #lost = new AbortController();
   #deadline = Number.POSITIVE_INFINITY;
   #done = false;
@@ -59,6 +61,11 @@ export class GuardianClient {
     return within(signal, this.#ready.promise);
   }
 
+  /** Resolves when another run is seen to have the second hold. */
+  get held(): Promise<void> {
+    return this.#held.promise;
+  }
+
   /** Sends a message. A guardian that has ended is noticed by its end, not here. */
   tell(message: ToGuardian): void {
     try {
@@ -80,12 +87,25 @@ export class GuardianClient {
     clearTimeout(timer);
   }
 
+  /**
+   * No process of the command is left: the guardian keeps the second hold up to this time, and takes the main lock as soon
+   * as it is free.
+   * @param keep on `clock()`
+   */
+  async keep(keep: number, until: string, limit: number): Promise<void> {
+    this.#done = true;
+    this.tell({ keep, until });
+    await Promise.race([this.#kept.promise, this.#process.exited, Bun.sleep(limit)]);
+  }
+
   async #read(): Promise<void> {
     for await (const message of readMessages<FromGuardian>(this.#process.stdout)) {
       if ("deadline" in message) {
         this.#deadline = message.deadline;
         this.#ready.resolve();
-      } else if ("lost" in message) this.#fail(message.lost);
+      } else if ("held" in message) this.#held.resolve();
+      else if ("kept" in message) this.#kept.resolve();
+      else if ("lost" in message) this.#fail(message.lost);
       else this.#ready.reject(new StoreError(message.failed));
     }
   }

@@ -5,6 +5,9 @@ import type { Mark } from "./process-tree.ts";
 /** Internal sub-command: starts the guardian process. */
 export const GUARDIAN = "--guardian";
 
+/** Internal sub-command: starts a keeper, see `store-keeper.ts`. */
+export const STORE_KEEPER = "--store-keeper";
+
 /** What to guard. It comes through the pipe, since other users can read argv. */
 export interface Order {
   url: string;
@@ -30,12 +33,22 @@ export type ToGuardian =
   /** The wrapper itself is stopping the command. */
   | { stopping: true }
   /** No process of the command is left. */
-  | { done: true };
+  | { done: true }
+  /** The same; but the lock is to be kept up to this time on `clock()`, which is `until`. */
+  | { keep: number; until: string };
 
-/** From the guardian, about the second hold: until when it is proven to be held; lost; not acquired. */
-export type FromGuardian = { deadline: number } | { lost: string } | { failed: string };
+/**
+ * From the guardian, about the second hold: until when it is proven to be ours; that another run holds it; that it is lost,
+ * was not acquired, or is kept.
+ */
+export type FromGuardian =
+  | { deadline: number }
+  | { held: true }
+  | { lost: string }
+  | { failed: string }
+  | { kept: true };
 
-export const encodeMessage = (message: ToGuardian | FromGuardian): string => `${JSON.stringify(message)}\n`;
+export const encodeMessage = (message: object): string => `${JSON.stringify(message)}\n`;
 
 /** The messages that arrive, until the other side closes its end. */
 export async function* readMessages<T>(stream: AsyncIterable<Uint8Array>): AsyncGenerator<T> {

@@ -7,11 +7,13 @@
 
 import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
-import { write } from "../../os/files.ts";
+import { toNowhere, write } from "../../os/files.ts";
 import { processesWith } from "../../os/marker.ts";
-import { type TimedLease, within } from "../../store/lease.ts";
+import { fired, type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
+import { isTemporary } from "../../store/outage.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";
+import type { Request, Store } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { printError } from "../output/print.ts";
 import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
@@ -22,6 +24,7 @@ import {
   readMessages,
   type ToGuardian,
 } from "./guardian-protocol.ts";
+import { whenOver } from "./max-runtime.ts";
 import { ProcessTree } from "./process-tree.ts";
 
 /** How long to search for the command of a wrapper that was killed while it started it. */
@@ -42,6 +45,9 @@ const SURVIVED = [
   "SIGUSR2",
   "SIGALRM",
 ] as const;
+
+/** But they end it when it only keeps the lock. */
+const ENDING = ["SIGHUP", "SIGINT", "SIGTERM"] as const;
 
 /** The sub-command `GUARDIAN`. */
 export async function runGuardian(): Promise<number> {
@@ -74,6 +80,7 @@ class Guardian {
   #started = false;
   #wrapperStops = false;
   #done = false;
+  #keep: { keep: number; until: string } | undefined;
   #stopped: Promise<void> | undefined;
 
   constructor(private readonly order: Order) {
@@ -87,19 +94,32 @@ class Guardian {
     try {
       const store = await openEngine(url, { ttl, notice: () => {} });
       const request = secondHoldOf({ name, mode, label });
-      const hold = await store.waitAcquire(request, this.#leaving.signal);
-      hold.onextended = (deadline) => tell({ deadline });
-      hold.lost.addEventListener("abort", () => {
-        tell({ lost: String((hold.lost.reason as Error).cause) });
+      const { signal } = this.#leaving;
+      const taken = (await this.#tryAtOnce(store, request)) ?? (await store.waitAcquire(request, signal));
+      taken.onextended = (deadline) => tell({ deadline });
+      taken.lost.addEventListener("abort", () => {
+        tell({ lost: String((taken.lost.reason as Error).cause) });
         // The cause may have taken the main lock too. If the second hold is ours again before a waiter asks for it, no
         // other process gets in before the command has ended.
         this.#again = store.tryAcquire(request, this.#leaving.signal).catch(() => undefined);
       });
-      tell({ deadline: hold.deadline });
-      return hold;
+      tell({ deadline: taken.deadline });
+      return taken;
     } catch (error) {
       if (!this.#leaving.signal.aborted) tell({ failed: (error as Error).message });
       return undefined;
+    }
+  }
+
+  /** @returns undefined when it must be waited for: it is held, which the wrapper is told, or the server is away */
+  async #tryAtOnce(store: Store<TimedLease>, request: Request): Promise<TimedLease | undefined> {
+    try {
+      const hold = await store.tryAcquire(request, this.#leaving.signal);
+      if (hold === undefined) tell({ held: true });
+      return hold;
+    } catch (error) {
+      if (isTemporary(error)) return undefined;
+      throw error;
     }
   }
 
@@ -110,7 +130,37 @@ class Guardian {
       this.#started = true;
       this.#tree?.setCommand(message.command);
     } else if ("stopping" in message) this.#wrapperStops = true;
+    else if ("keep" in message) void this.#keepOn(message);
     else this.#done = true;
+  }
+
+  /** From now on this process is what keeps the lock. Its stderr is the caller's, who waits for the end of all output. */
+  async #keepOn(keep: { keep: number; until: string }): Promise<void> {
+    this.#done = true;
+    this.#keep = keep;
+    (await this.#hold)?.recordCommand(process.pid, keep.until);
+    toNowhere(2);
+    tell({ kept: true });
+  }
+
+  /** Keeps the lock after the wrapper's end: both holds, unless a waiter has the main one and waits for the second. */
+  async #keepLock({ keep, until }: { keep: number; until: string }): Promise<void> {
+    const over = new AbortController();
+    for (const signal of ENDING) process.on(signal, () => over.abort());
+    using _time = whenOver(keep - clock(), () => over.abort());
+    const { url, ttl, name, mode, label } = this.order;
+    const request = { name, mode, label, until };
+    const keepOne = async (request: Request, lease?: TimedLease) => {
+      let held = lease;
+      while (!over.signal.aborted) {
+        held ??= await store.waitAcquire(request, over.signal);
+        await fired(over.signal, held.lost);
+        await held.release();
+        held = undefined; // a lease that is lost is taken again: no work is there that would have to stop
+      }
+    };
+    const store = await openEngine(url, { ttl, notice: () => {} });
+    await Promise.allSettled([keepOne(secondHoldOf(request), await this.#hold), keepOne(request)]);
   }
 
   #treeOf(marker: string | undefined): ProcessTree {
@@ -149,6 +199,7 @@ class Guardian {
 
   /** The pipe is closed: the wrapper is done, or it is gone. */
   async wrapperGone(): Promise<void> {
+    if (this.#keep !== undefined) await this.#keepLock(this.#keep);
     if (!this.#done) {
       const { name, wrapper } = this.order;
       const { most, refused } = await this.#stopCommand();

@@ -21,7 +21,11 @@ export function leaveToKeeper(
     printError(`cannot start a process to keep '${printable(name)}' (${failure}): lock released`);
     return undefined;
   }
-  const until = milliseconds === undefined ? undefined : new Date(Date.now() + milliseconds);
+  const until = untilAfter(milliseconds);
   lease.leaveTo(pid, until);
-  return untilInWords(until?.toISOString() ?? "stopped");
+  return untilInWords(until);
 }
+
+/** The time in so many milliseconds as a record has it, ISO 8601; undefined: until it is `stopped`. */
+export const untilAfter = (milliseconds: number | undefined): string =>
+  milliseconds === undefined ? "stopped" : new Date(Date.now() + milliseconds).toISOString();

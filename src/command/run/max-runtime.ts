@@ -31,8 +31,8 @@ export function tellOverran(log: EventLog, { runtime }: RunLimit, details: Event
 const LOOK_MS = 1000;
 
 /** Calls this function when the time is over, on the event loop. */
-export function whenOver({ runtime }: RunLimit, over: () => void): Disposable {
-  const overAt = clock() + runtime;
+export function whenOver(milliseconds: number, over: () => void): Disposable {
+  const overAt = clock() + milliseconds;
   let timer: Timer | undefined;
   const look = () => {
     const left = overAt - clock();

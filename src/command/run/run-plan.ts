@@ -1,5 +1,5 @@
 /** What `exclusive run` is to do: its command line, read and checked. */
-import type { FileStoreOptions } from "../../store/file/file-store.ts";
+import type { FileStoreOptions } from "../../store/file/lock-file.ts";
 import type { Request } from "../../store/store.ts";
 import type { Verbosity } from "../output/event-log.ts";
 import type { RunLimit } from "./max-runtime.ts";
@@ -23,7 +23,7 @@ export interface RunPlan {
   /** Run under the lock that this process has inherited, where it has. */
   inherit: boolean;
   /** What to do when the lock is held. */
-  policy: "fail" | "skip" | "coalesce" | "replace";
+  policy: "fail" | "skip" | "coalesce" | "latest" | "replace";
   /** Wait for a held lock, without a limit other than `timeout`. */
   wait: boolean;
   /** Wait at most this long, in milliseconds from the start of the program. */

@@ -20,7 +20,7 @@ export const TIMES = defineArgs({
   overdue: {
     type: "string",
     valueHint: "DURATION",
-    description: "with skip or coalesce: 75 if the holder runs longer",
+    description: "with skip, coalesce, latest: 75 if the holder runs longer",
     details:
       "A hung job is then no silence without end: it is said which process it is, and the exit status is 75.",
   },
@@ -29,7 +29,7 @@ export const TIMES = defineArgs({
     valueHint: "DURATION",
     description: "keep the lock at least DURATION after it was taken",
     details:
-      "However soon the command ends; this program ends with it. A process that only sleeps keeps the lock: `list` shows it, `stop` ends it. A daemon that the command leaves keeps it longer, except with `--close`. Not with a store.",
+      "However soon the command ends; this program ends with it. A process that only sleeps keeps the lock: `list` shows it, `stop` ends it. A daemon that the command leaves keeps it longer, except with `--close`. With a store, the run's second process keeps it.",
   },
 });
 
@@ -40,16 +40,15 @@ type Values = { [option in keyof typeof TIMES]?: string } & { exec?: true };
 type Times = Pick<RunPlan, "limit" | "overdue" | "holdFor">;
 
 /** @throws {UsageError} where they do not go together */
-export function timesOf(values: Values, policy: RunPlan["policy"], isRemote: boolean): Times {
+export function timesOf(values: Values, policy: RunPlan["policy"]): Times {
   const { overdue, "hold-for": holdFor } = values;
   const duration = (text: string | undefined) => (text === undefined ? undefined : milliseconds(text));
-  if (holdFor !== undefined && isRemote) throw new UsageError("--hold-for cannot be combined with a store");
   if (holdFor !== undefined && values.exec)
     throw new UsageError(
       "--hold-for cannot be combined with --exec: no process would be left to start the keeper",
     );
-  if (overdue !== undefined && policy !== "skip" && policy !== "coalesce")
-    throw new UsageError("--overdue needs --if-held skip or coalesce");
+  if (overdue !== undefined && !["skip", "coalesce", "latest"].includes(policy))
+    throw new UsageError("--overdue needs --if-held skip, coalesce or latest");
   return { limit: limitOf(values), overdue: duration(overdue), holdFor: duration(holdFor) };
 }
 

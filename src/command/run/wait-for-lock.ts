@@ -31,6 +31,6 @@ export async function waitForLock<L extends Lease>(
   const left = timeout && Math.max(1, timeout - log.elapsed * 1000);
   using _head = beforeDeath(releaseAll); // the file of the queue head must not stay
   using overdue = new OverdueWatch(store, plan);
-  const coalesce = policy === "coalesce";
-  return await acquire(store, request, { wait, timeout: left, coalesce, signal: overdue.signal }, true);
+  const how = { coalesce: policy === "coalesce", latest: policy === "latest" };
+  return await acquire(store, request, { wait, timeout: left, ...how, signal: overdue.signal }, true);
 }

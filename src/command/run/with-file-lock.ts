@@ -1,6 +1,6 @@
 /** `exclusive run` with a lock in a file: acquire, run the command, release. */
 
-import { acquireSync, releaseSync, tryAcquireSync } from "../../acquire.ts";
+import { acquireSync, releaseAttached, releaseSync, tryAcquireSync } from "../../acquire.ts";
 import { limitInWords } from "../../duration.ts";
 import { printable } from "../../errors.ts";
 import type { EventFields } from "../../events.ts";
@@ -17,7 +17,8 @@ import {
 } from "../../os/signals.ts";
 import { execInto, start } from "../../os/spawn.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
-import { FileStore, type FileStoreOptions } from "../../store/file/file-store.ts";
+import { FileStore } from "../../store/file/file-store.ts";
+import type { FileStoreOptions } from "../../store/file/lock-file.ts";
 import { describePlaceChange } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { type EventLog, endingFields } from "../output/event-log.ts";
@@ -37,7 +38,7 @@ import { mayWait, waitForLock } from "./wait-for-lock.ts";
 export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, log: EventLog): Promise<never> {
   const { name } = plan.request;
   const store = new FileStore(where);
-  let lease = mayWait(plan) ? tryAcquireSync(store, plan.request) : acquireSync(store, plan.request);
+  let lease = mayWait(plan) ? tryAtOnce(store, plan) : acquireSync(store, plan.request);
   let endThreads = () => {};
   if (lease === undefined) {
     endThreads = await prepareStart();
@@ -83,6 +84,10 @@ export async function runWithFileLock(plan: RunPlan, where: FileStoreOptions, lo
   exitLike(ending);
 }
 
+/** With `latest` a run takes its place first, also where the lock is free: an older one may wait. */
+const tryAtOnce = (store: FileStore, { request, policy }: RunPlan): FileLease | undefined =>
+  policy === "latest" ? undefined : tryAcquireSync(store, request);
+
 /** What follows a command. */
 interface Observers {
   started: (pid?: number) => void;
@@ -102,6 +107,7 @@ function runCommand(plan: RunPlan, lease: FileLease, { started, seen, log, detai
   const env = { EXCLUSIVE_NAME: request.name, EXCLUSIVE_LOCKFILE: lease.location };
   const command = { argv, env, lockFd: lease.fd, lockAt: close ? ("closed" as const) : undefined };
   if (exec) {
+    releaseAttached(lease); // its file would stay
     const { failure, lockFd } = execInto(command);
     lease.moveTo(lockFd);
     throw cannotStart(argv[0]!, failure);

@@ -22,9 +22,9 @@
  * command.
  */
 
-import { acquire, release } from "../../acquire.ts";
+import { acquire } from "../../acquire.ts";
 import { limitInWords } from "../../duration.ts";
-import { CannotAcquireLock, LockLost, LockTimeout, printable } from "../../errors.ts";
+import { LockLost, printable } from "../../errors.ts";
 import type { EventFields } from "../../events.ts";
 import { adoptDescendants, type Ending, reapOthers } from "../../os/child-process.ts";
 import { clock } from "../../os/clock.ts";
@@ -43,10 +43,10 @@ import { printError } from "../output/print.ts";
 import { cannotStart, recordFailedStart } from "./cannot-start.ts";
 import { ChildThread } from "./child-watcher.ts";
 import { cannotStop, endTree, type TreeEnd } from "./end-tree.ts";
-import { GuardianClient } from "./guardian-client.ts";
+import { type Holds, secondHold } from "./holds.ts";
 import { type RunLimit, tellOverran, whenOver } from "./max-runtime.ts";
 import { tellOrphaned, wasAskedToEnd } from "./orphans.ts";
-import { type Mark, ProcessTree } from "./process-tree.ts";
+import { ProcessTree } from "./process-tree.ts";
 import type { RemoteStore, RunPlan } from "./run-plan.ts";
 import { exitLike } from "./supervise.ts";
 import { mayWait, waitForLock } from "./wait-for-lock.ts";
@@ -83,9 +83,11 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
     holdSeconds: Math.round((log.elapsed - waited) * 1000) / 1000,
   });
   const { ending, lost, refused, overran } = await runCommand(plan, holds, log, times);
-  await holds.release();
-  await store.close();
   const held = times();
+  const kept =
+    lost === undefined ? await holds.keep((plan.holdFor ?? 0) - held.holdSeconds * 1000) : undefined;
+  if (kept === undefined) await holds.release();
+  await store.close();
   if (ending instanceof CommandError) {
     recordFailedStart(ending, held, log);
     printError(ending.message);
@@ -99,8 +101,9 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
     });
     return exit(EXIT.SOFTWARE);
   }
-  log.tell("released", details, () => {
-    return `released '${printable(name)}' after ${limitInWords(held.holdSeconds * 1000)}`;
+  log.tell("released", { ...details, reason: kept }, () => {
+    const what = `'${printable(name)}' after ${limitInWords(held.holdSeconds * 1000)}`;
+    return kept === undefined ? `released ${what}` : `ended under ${what}: ${kept}`;
   });
   return overran ? exit(EXIT.OVERRAN) : exitLike(ending);
 }
@@ -115,7 +118,7 @@ async function bothHolds(
   for (;;) {
     const main = mayWait(plan) ? await waitForLock(store, plan, log) : await acquire(store, plan.request);
     try {
-      return await secondHold(main, plan, url, log);
+      return await secondHold(store, main, plan, url, log);
     } catch (error) {
       if (!mayWait(plan) || !(error instanceof LockLost)) throw error;
       log.tell(
@@ -124,52 +127,6 @@ async function bothHolds(
         () => `${error.message}; trying again`,
       );
     }
-  }
-}
-
-/** The main lock and the second hold. */
-class Holds {
-  constructor(
-    readonly main: TimedLease,
-    readonly guardian: GuardianClient,
-    /** The environment variables that identify the processes of the command. */
-    readonly mark: Mark,
-  ) {}
-
-  async release(): Promise<void> {
-    await this.guardian.done(this.main.ttl);
-    await release(this.main);
-  }
-}
-
-/**
- * Starts the guardian, and waits until it has the second hold: until the last holder's command has ended.
- * @throws {CannotAcquireLock} when that takes longer than the plan waits; then the main lock is released
- */
-async function secondHold(main: TimedLease, plan: RunPlan, url: string, log: EventLog): Promise<Holds> {
-  const { name, mode, label } = plan.request;
-  const { timeout, wait } = plan;
-  const mark = {
-    EXCLUSIVE_NAME: name,
-    EXCLUSIVE_LOCKFILE: main.location,
-    EXCLUSIVE_TOKEN: String(main.token),
-  };
-  // With slots, the lock that was acquired is that of one slot.
-  const order = { url, ttl: main.ttl, name: main.name, mode, label, mark, wrapper: process.pid };
-  const holds = new Holds(main, new GuardianClient(order), mark);
-  holds.guardian.tell({ deadline: main.deadline });
-  main.onextended = (deadline) => holds.guardian.tell({ deadline });
-  // A run that does not wait for a held lock still waits, up to one lease, for the last holder's command to end.
-  const limit = timeout ? Math.max(0, timeout - log.elapsed * 1000) : wait ? undefined : main.ttl;
-  const late = limit === undefined ? undefined : AbortSignal.timeout(limit);
-  try {
-    await holds.guardian.ready(AbortSignal.any(late === undefined ? [main.lost] : [late, main.lost]));
-    return holds;
-  } catch (error) {
-    await holds.release();
-    if (late === undefined || error !== late.reason) throw error;
-    const refusal = { lock: name, lockfile: main.location };
-    throw timeout ? new LockTimeout(refusal, limitInWords(timeout)) : new CannotAcquireLock(refusal);
   }
 }
 
@@ -206,7 +163,7 @@ async function runCommand(
   const tree = new ProcessTree({ command: pid, wrapper: process.pid, except: [guardian.pid], heirs, mark });
   const run = new LeasedRun(pid, tree, holds, log);
   const onoverrun = (limit: RunLimit) => tellOverran(log, limit, times());
-  using _timer = limit && whenOver(limit, () => run.overrun(limit, onoverrun));
+  using _timer = limit && whenOver(limit.runtime, () => run.overrun(limit, onoverrun));
   return await run.untilOver(watcher);
 }
 

@@ -7,11 +7,13 @@
  */
 import { WrongArgument } from "../../errors.ts";
 import { type Holder, holderByRecord, newRecord, parseLockFile } from "../../holder.ts";
+import { isSeatName, seatName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
 import { TimedLease } from "../lease.ts";
 import { delayed, Outage } from "../outage.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import { placeByToken, requestForPlace } from "../place.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { pause } from "../time-limit.ts";
 import { base64, fromBase64, Gateway, type KeyValue, type RangeResponse, withPrefix } from "./gateway.ts";
@@ -70,6 +72,13 @@ class EtcdStore implements Store<TimedLease> {
         await outage.wait(error, signal);
       }
     }
+  }
+
+  /** A place is a key in a queue that nothing waits in: etcd has no shared locks. */
+  async takePlace(name: string, _started: number, signal?: AbortSignal): Promise<Place> {
+    const lease = await this.waitAcquire(requestForPlace(name), signal);
+    const keys = this.#keys(seatName(name));
+    return placeByToken(lease, async () => ((await this.#range(keys)).kvs ?? []).map(holderOf));
   }
 
   /** Watches the lock's keys in the server. A deleted key may not have been the last, so the range is read again. */
@@ -160,7 +169,8 @@ class EtcdStore implements Store<TimedLease> {
     queue: Queue | undefined,
     signal: AbortSignal | undefined,
   ): Promise<TimedLease | undefined> {
-    if (request.mode === "shared")
+    const isPlace = isSeatName(request.name);
+    if (request.mode === "shared" && !isPlace)
       throw new WrongArgument("a lock in etcd cannot be shared: etcd's lock service has no readers");
     const gateway = this.#gateway;
     const { ttl } = this.options;
@@ -187,13 +197,13 @@ class EtcdStore implements Store<TimedLease> {
         this.#leases.delete(lease);
         await hold.release(limit);
       },
-      recordCommand: (pid) => hold.recordCommand(pid),
+      recordCommand: (pid, until) => hold.recordCommand(pid, until),
     });
     this.#leases.add(lease);
     const stop = AbortSignal.any([lease.lost, ...(signal ? [signal] : [])]);
     let owned = false;
     try {
-      owned = await hold.take(queue !== undefined, stop);
+      owned = (await hold.take(queue !== undefined, stop)) || isPlace;
       if (!owned && queue !== undefined) {
         queue.held = true;
         queue.joined();

@@ -97,8 +97,8 @@ export class Hold {
       });
   }
 
-  recordCommand(pid: number): void {
-    this.record.command = pid;
+  recordCommand(pid: number, until?: string): void {
+    Object.assign(this.record, { command: pid, until });
     // Informational: the lock does not depend on it.
     this.#ifOurs([{ request_put: this.#put() }], this.#released.signal).catch(() => {});
   }

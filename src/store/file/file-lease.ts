@@ -77,8 +77,8 @@ export class FileLease implements Lease {
    * Leaves the lock to a process that has its descriptors and does nothing else.
    * @param until when that ends
    */
-  leaveTo(keeper: number, until: Date | undefined): void {
-    if (this.record !== undefined) this.record.until = until?.toISOString() ?? "stopped";
+  leaveTo(keeper: number, until: string): void {
+    if (this.record !== undefined) this.record.until = until;
     this.recordCommand(keeper);
     this.closeSync();
   }

@@ -49,13 +49,15 @@ import * as files from "../../os/files.ts";
 import { LOCK } from "../../os/flock.ts";
 import type { Code } from "../../os/libc.ts";
 import { closeAtThreadEnd } from "../../os/thread-end.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import { FileLease } from "./file-lease.ts";
+import { takePlaceIn } from "./file-place.ts";
 import { listDirectory, statusOf } from "./inspect.ts";
 import {
   ATTEMPTS_MAX,
   absolute,
   closed,
+  type FileStoreOptions,
   isStillAt,
   type LockFile,
   lockError,
@@ -80,15 +82,6 @@ import { Patience, type Refused } from "./patience.ts";
 const KEPT_MAX = 2;
 /** A longer name is not recorded. */
 const NAME_RECORDED_MAX = 4096;
-
-export interface FileStoreOptions {
-  /** Directory of the lock files. Default: see `defaultDirectory`. */
-  dir?: string | undefined;
-  /** Leave the lock file in place on release, emptied. */
-  keep?: boolean | undefined;
-  /** Lock this existing file or directory as it is, instead of one named after the lock. */
-  file?: string | undefined;
-}
 
 /** Locks that live in files of one directory of this machine. */
 export class FileStore implements Store {
@@ -213,6 +206,10 @@ export class FileStore implements Store {
       kept.forEach(closed);
       closed(open);
     }
+  }
+
+  takePlace(name: string, started: number, signal?: AbortSignal): Promise<Place> {
+    return takePlaceIn(this, name, started, signal);
   }
 
   /**

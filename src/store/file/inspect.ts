@@ -1,7 +1,15 @@
 /** Inspects a lock file without taking it: the kernel's tables, and as a last resort a momentary lock. */
 import { type Holder, isScarcity, type Mode } from "../../errors.ts";
 import { holderByRecord, type WrittenRecord } from "../../holder.ts";
-import { fileName, isStopTurnName, isWholeName, lockOfQueueHead, nameOfFile, slotOf } from "../../name.ts";
+import {
+  fileName,
+  isSeatName,
+  isStopTurnName,
+  isWholeName,
+  lockOfQueueHead,
+  nameOfFile,
+  slotOf,
+} from "../../name.ts";
 import { systemError } from "../../os/errors.ts";
 import * as files from "../../os/files.ts";
 import { O } from "../../os/files.ts";
@@ -192,7 +200,7 @@ export function listDirectory(directory: string): LockStatus[] {
     if (name === undefined) continue;
     const path = `${directory === "/" ? "" : directory}/${file}`;
     const status = statusOf({ path, fitsName: isWholeName(file), givenByUser: false }, name, snapshot);
-    if (isStopTurnName(status.name)) continue;
+    if (isStopTurnName(status.name) || isSeatName(status.name)) continue;
     if (lockOfQueueHead(status.name) !== undefined) queueHeads.push(status);
     else if (status.state !== "free" || typeof files.lstat(path) !== "string") found.push(status);
   }

@@ -40,6 +40,16 @@ export interface LockFile {
   givenByUser: boolean;
 }
 
+/** Where a store of files has its locks. */
+export interface FileStoreOptions {
+  /** Directory of the lock files. Default: see `defaultDirectory`. */
+  dir?: string | undefined;
+  /** Leave the lock file in place on release, emptied. */
+  keep?: boolean | undefined;
+  /** Lock this existing file or directory as it is, instead of one named after the lock. */
+  file?: string | undefined;
+}
+
 /** The lock file of this name in a directory. */
 export function lockFileOf(name: string, directory: string): LockFile {
   const file = fileName(name);

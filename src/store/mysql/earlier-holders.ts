@@ -3,7 +3,7 @@ import { limitInWords } from "../../duration.ts";
 import { isSecondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
-import { pause } from "../lease.ts";
+import { delay } from "../outage.ts";
 import { isGone, keyOf, type LockRow, literal, NOW, TABLE } from "./lock-table.ts";
 import type { Session } from "./session.ts";
 
@@ -39,10 +39,9 @@ export async function waitOutEarlierHolders(
     await session.query(
       `UPDATE ${TABLE} SET ended = ${NOW} WHERE ended IS NULL AND token IN (${tokens.join()})`,
     );
-  notice(
-    `${location} has just ended sessions: waiting ${limitInWords(left)} in case an earlier holder is still running`,
-  );
-  await pause(left, signal);
+  const why = `${location} has just ended sessions`;
+  notice(`${why}: waiting ${limitInWords(left)} in case an earlier holder is still running`);
+  await delay(left, why, signal);
   return tokens;
 }
 

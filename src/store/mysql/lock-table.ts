@@ -1,4 +1,5 @@
 /** The table beside the locks: it gives out fencing tokens, and says what the server's locks cannot: by which process. */
+import { WrongArgument } from "../../errors.ts";
 import {
   encodeRecord,
   type Holder,
@@ -8,6 +9,7 @@ import {
   type WrittenRecord,
 } from "../../holder.ts";
 import { processExists } from "../../os/processes.ts";
+import type { Request } from "../store.ts";
 
 export const TABLE = "exclusive_locks";
 
@@ -87,4 +89,9 @@ export const holderIn = (row: LockRow): Holder => ({
 export function isGone(row: LockRow): boolean {
   const { alive, commandPid } = holderIn(row);
   return alive === false && (commandPid === undefined || !processExists(commandPid));
+}
+
+/** @throws {TypeError} for a shared lock */
+export function refuseShared({ mode }: Request): void {
+  if (mode === "shared") throw new WrongArgument("a lock in MySQL cannot be shared: GET_LOCK has no readers");
 }

@@ -9,32 +9,32 @@
  * A row in a table has the fencing token and the holder's record. An orderly release deletes the row before it frees the
  * lock. So a row without a session shows that a session has ended in another way.
  */
-import { WrongArgument } from "../../errors.ts";
 import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
-import { secondHoldName } from "../../name.ts";
+import { seatName, secondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
 import { pause, TimedLease } from "../lease.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import { delayed, Outage } from "../outage.ts";
+import { placeByToken } from "../place.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { sweep, waitOutEarlierHolders } from "./earlier-holders.ts";
 import {
   CREATE_TABLE,
   holderIn,
-  keyIn,
   keyOf,
   type LockRow,
   NEWEST_FIRST,
   nameIn,
   ROWS,
   recordLiteral,
+  refuseShared,
   rowOfOwner,
   TABLE,
 } from "./lock-table.ts";
-import { databaseOf, isMissingTable, isTransient, message, pooled, Session } from "./session.ts";
+import { rowsIn, waitersIn } from "./look.ts";
+import { checkUrl, isMissingTable, message, pooled, Session } from "./session.ts";
 
-/** A waiter whose session has ended pauses this long before it reconnects. */
-const RECONNECT_MS = 1000;
 /**
  * How long one statement waits in the server's queue, in seconds. Its answer shows that the server is alive; but the
  * next statement begins at the end of the queue.
@@ -54,38 +54,39 @@ export async function open(url: StoreUrl, options: EngineOptions): Promise<Store
 class MysqlStore implements Store<TimedLease> {
   readonly #sessions = new Set<Session>();
   readonly #leases = new Set<TimedLease>();
+  readonly #sessionOf = new WeakMap<TimedLease, Session>();
   #closed = false;
 
   constructor(
     private readonly url: StoreUrl,
     private readonly options: EngineOptions,
   ) {
-    if (!URL.canParse(url.url)) throw new WrongArgument(`not a URL: ${url.redacted}`);
-    if (databaseOf(new URL(url.url)) === undefined)
-      throw new WrongArgument(`${url.redacted} has no database: ${url.scheme}://USER:PASSWORD@HOST/DATABASE`);
+    checkUrl(url);
   }
 
   location(_name: string): string {
     return this.url.redacted;
   }
 
-  async tryAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease | undefined> {
+  async tryAcquire(request: Request, given?: AbortSignal): Promise<TimedLease | undefined> {
     refuseShared(request);
-    const session = await this.#open();
+    const signal = given?.aborted ? undefined : given;
+    let session: Session | undefined;
     try {
+      session = await this.#open(signal);
       const key = keyOf(session.database, request.name);
       // `waitFree`, or a waiter that has just gone, may hold the lock for a moment. Neither writes a row.
       for (let tries = 0; ; tries++) {
         const record = newRecord(request);
-        const [got, rows] = await this.#getLock(session, request.name, 0);
-        if (got) return await this.#confirmOwnership(session, request.name, record, rows, signal);
+        const [got, rows] = await this.#getLock(session, request.name, 0, signal);
+        if (got) return await this.#confirmOwnership(session, request.name, record, rows, given);
         const ofLock = rows.filter((row) => row.key === key);
         if (rowOfOwner(ofLock) !== undefined || tries >= RETRIES) break;
         await pause(RETRY_MS);
       }
     } catch (error) {
-      await session.close();
-      throw error;
+      await session?.close();
+      throw signal?.aborted && error === signal.reason ? delayed(signal, this.#silent) : error;
     }
     await session.close();
     return undefined;
@@ -93,26 +94,51 @@ class MysqlStore implements Store<TimedLease> {
 
   async waitAcquire(request: Request, signal?: AbortSignal): Promise<TimedLease> {
     refuseShared(request);
-    let announced = false;
+    return this.#throughOutages(signal, async (session, seen) => {
+      for (;;) {
+        const [got, rows] = await this.#getLock(session, request.name, SLICE_SECONDS, signal);
+        seen(!got);
+        if (got) return await this.#confirmOwnership(session, request.name, newRecord(request), rows, signal);
+      }
+    });
+  }
+
+  /**
+   * Does something that waits, with a session, and again with another one as long as the server is away.
+   * @param wait reports whether it has seen that the lock is held
+   */
+  async #throughOutages<T>(
+    signal: AbortSignal | undefined,
+    wait: (session: Session, seen: (held: boolean) => void) => Promise<T>,
+  ): Promise<T> {
+    const outage = new Outage(this.options.notice);
     for (;;) {
+      signal?.throwIfAborted();
       let session: Session | undefined;
+      let held = false;
       try {
         session = await this.#open(signal);
-        for (;;) {
-          const [got, rows] = await this.#getLock(session, request.name, SLICE_SECONDS, signal);
-          announced = false;
-          if (got)
-            return await this.#confirmOwnership(session, request.name, newRecord(request), rows, signal);
-        }
+        return await wait(session, (isHeld) => {
+          held = isHeld;
+          outage.over();
+        });
       } catch (error) {
         await session?.close();
-        signal?.throwIfAborted();
-        if (this.#closed || !isTransient(error)) throw error;
-        if (!announced) this.options.notice(`${message(error)}; trying again`);
-        announced = true;
-        await pause(RECONNECT_MS, signal);
+        if (signal?.aborted && error === signal.reason) throw held ? error : delayed(signal, this.#silent);
+        if (this.#closed) throw error;
+        await outage.wait(error, signal);
       }
     }
+  }
+
+  /** Each place is a lock of its own: MySQL has no shared ones. */
+  async takePlace(name: string, _started: number, signal?: AbortSignal): Promise<Place> {
+    const seat = `${seatName(name)}\0`;
+    const own: Request = { name: seat + crypto.randomUUID(), mode: "exclusive" };
+    const lease = await this.waitAcquire(own, signal);
+    const session = this.#sessionOf.get(lease)!;
+    const isPlace = (row: LockRow) => row.owner === row.connection && nameIn(row)?.startsWith(seat);
+    return placeByToken(lease, async () => (await rowsIn(session)).filter(isPlace).map(holderIn));
   }
 
   /**
@@ -120,14 +146,12 @@ class MysqlStore implements Store<TimedLease> {
    * statement. A `tryAcquire` that fails in that moment retries.
    */
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
-    const session = await this.#open(signal);
-    try {
+    await this.#throughOutages(signal, async (session, seen) => {
       const key = keyOf(session.database, name);
       const release = `DO RELEASE_LOCK('${key}')`;
-      while (!(await session.getLock(key, SLICE_SECONDS, release, signal))[0]);
-    } finally {
+      while (!(await session.getLock(key, SLICE_SECONDS, release, signal))[0]) seen(true);
       await session.close();
-    }
+    });
   }
 
   async status(name: string): Promise<LockStatus> {
@@ -136,9 +160,9 @@ class MysqlStore implements Store<TimedLease> {
       const key = keyOf(session.database, name);
       const [row] = await session.query(`SELECT IS_USED_LOCK('${key}') AS owner`);
       if (row!.owner === null) return lockStatus(name, this.location(name), []);
-      const written = rowOfOwner(await this.#rows(session, `WHERE lock_key = '${key}'`));
+      const written = rowOfOwner(await rowsIn(session, `WHERE lock_key = '${key}'`));
       const holder = written === undefined ? {} : holderIn(written);
-      return lockStatus(name, this.location(name), [holder], (await this.#waiters(session))?.get(key) ?? 0);
+      return lockStatus(name, this.location(name), [holder], (await waitersIn(session))?.get(key) ?? 0);
     } finally {
       await session.close();
     }
@@ -147,8 +171,8 @@ class MysqlStore implements Store<TimedLease> {
   async list(): Promise<LockStatus[]> {
     const session = await this.#open();
     try {
-      const byKey = Map.groupBy(await this.#rows(session), ({ key }) => key);
-      const waiters = await this.#waiters(session);
+      const byKey = Map.groupBy(await rowsIn(session), ({ key }) => key);
+      const waiters = await waitersIn(session);
       const all: LockStatus[] = [];
       for (const [key, rows] of byKey) {
         const row = rowOfOwner(rows);
@@ -176,6 +200,10 @@ class MysqlStore implements Store<TimedLease> {
     return session;
   }
 
+  get #silent(): string {
+    return `${this.url.redacted}: no answer in time`;
+  }
+
   /** Asks for a lock. Returns whether it was got, and the rows of both holds, with that of the server. */
   async #getLock(
     session: Session,
@@ -191,28 +219,6 @@ class MysqlStore implements Store<TimedLease> {
       await session.query(CREATE_TABLE, signal);
       return ask();
     });
-  }
-
-  async #rows(session: Session, where = ""): Promise<LockRow[]> {
-    try {
-      return (await session.query(`${ROWS} ${where} ${NEWEST_FIRST}`)) as unknown as LockRow[];
-    } catch (error) {
-      if (isMissingTable(error)) return [];
-      throw error;
-    }
-  }
-
-  /** The number of waiters by key, as far as this user may see them; undefined where the server does not tell. */
-  async #waiters(session: Session): Promise<Map<string, number> | undefined> {
-    const query =
-      "SELECT INFO AS statement FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT GET\\_LOCK(%'";
-    const rows = await session.query(query).catch(() => undefined);
-    const counts = new Map<string, number>();
-    for (const { statement } of rows ?? []) {
-      const key = keyIn(String(statement));
-      if (key !== undefined) counts.set(key, (counts.get(key) ?? 0) + 1);
-    }
-    return rows && counts;
   }
 
   /**
@@ -274,12 +280,13 @@ class MysqlStore implements Store<TimedLease> {
         const statements = [`DELETE FROM ${TABLE} WHERE token = ${token}`, `DO RELEASE_LOCK('${key}')`];
         await session.batch(statements).finally(() => session.close());
       },
-      recordCommand(pid) {
-        record.command = pid;
+      recordCommand(pid, until) {
+        Object.assign(record, { command: pid, until });
         publish().catch(() => {}); // the next renewal tries again
       },
     });
     this.#leases.add(lease);
+    this.#sessionOf.set(lease, session);
     const ended = () => {
       this.#leases.delete(lease);
       lease.lose(message(session.closed.reason));
@@ -288,8 +295,4 @@ class MysqlStore implements Store<TimedLease> {
     if (session.closed.aborted) throw session.closed.reason;
     return lease;
   }
-}
-
-function refuseShared({ mode }: Request): void {
-  if (mode === "shared") throw new WrongArgument("a lock in MySQL cannot be shared: GET_LOCK has no readers");
 }

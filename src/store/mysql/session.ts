@@ -1,13 +1,14 @@
 /** A connection to MySQL or MariaDB that can hold a lock: its settings, its end, and the servers that it refuses. */
 import { type ReservedSQL, SQL } from "bun";
-import { limitInWords } from "../../duration.ts";
-import { StoreError } from "../../errors.ts";
+import { StoreError, WrongArgument } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
-import { within } from "../lease.ts";
 import type { StoreUrl } from "../store-url.ts";
+import { limited } from "../time-limit.ts";
 import { CREATE_TABLE, TABLE } from "./lock-table.ts";
 
-const CONNECT_SECONDS = 10;
+const CONNECT_MS = 10_000;
+/** The end of a connection is not waited for any longer than this. */
+const CLOSE_MS = 1000;
 /** The time limit of an answer, in milliseconds, or one lease if that is longer. A session that exceeds it is closed. */
 const ANSWER_MS = 10_000;
 
@@ -90,12 +91,11 @@ export class Session {
       max: 1,
       idleTimeout: 0,
       maxLifetime: 0,
-      connectionTimeout: CONNECT_SECONDS,
+      connectionTimeout: CONNECT_MS / 1000,
       onclose: (error) => ended.abort(failure(error, url)),
     });
     try {
-      const reserved = sql.reserve();
-      const connection = await (signal === undefined ? reserved : within(signal, reserved));
+      const connection = await limited(CONNECT_MS, () => sql.reserve(), signal);
       const session = new Session(url, ttl, sql, ended, connection);
       await session.#prepare(signal);
       return session;
@@ -180,19 +180,12 @@ export class Session {
   async #run(text: string, extra: number, signal: AbortSignal | undefined): Promise<unknown> {
     signal?.throwIfAborted();
     const limit = Math.max(ANSWER_MS, this.ttl) + extra;
-    const late = new AbortController();
-    const timer = setTimeout(() => {
-      late.abort(new Error(`no answer for ${limitInWords(limit)}`));
-      void this.close();
-    }, limit);
-    const any = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
     try {
-      return await within(any, Promise.resolve(this.connection.unsafe(text)));
+      return await limited(limit, async () => this.connection.unsafe(text), signal);
     } catch (error) {
       signal?.throwIfAborted();
+      if ((error as Error).name === "TimeoutError") void this.close();
       throw this.#failure(error);
-    } finally {
-      clearTimeout(timer);
     }
   }
 
@@ -216,14 +209,21 @@ export class Session {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.ended.abort(failure(new Error("closed"), this.url));
-      await this.sql.close({ timeout: 0 }).catch(() => {});
+      await limited(CLOSE_MS, () => this.sql.close({ timeout: 0 })).catch(() => {});
     })();
     return this.#closing;
   }
 }
 
+/** @throws {TypeError} for a URL that is malformed, or names no database */
+export function checkUrl({ url, redacted, scheme }: StoreUrl): void {
+  if (!URL.canParse(url)) throw new WrongArgument(`not a URL: ${redacted}`);
+  if (databaseOf(new URL(url)) === undefined)
+    throw new WrongArgument(`${redacted} has no database: ${scheme}://USER:PASSWORD@HOST/DATABASE`);
+}
+
 /** The database in the path of a URL; undefined for none. */
-export function databaseOf(url: URL): string | undefined {
+function databaseOf(url: URL): string | undefined {
   return url.pathname.length > 1 ? decodeURIComponent(url.pathname.slice(1)) : undefined;
 }
 
@@ -250,15 +250,6 @@ export const message = (error: unknown): string => (error instanceof Error ? err
 /** Is this the error for a table that does not exist? */
 export const isMissingTable = (error: unknown): boolean => causeOf(error)?.errno === NO_SUCH_TABLE;
 
-/** May the same request succeed later, without a change of rights, URL or server? */
-export function isTransient(error: unknown): boolean {
-  const cause = causeOf(error);
-  if (cause === undefined) return false;
-  return typeof cause.errno === "number"
-    ? TRANSIENT.includes(cause.errno)
-    : cause.code !== "ERR_MYSQL_AUTHENTICATION_FAILED";
-}
-
 /** What the client reported, in one of our errors. */
 const causeOf = (error: unknown): Partial<SQL.MySQLError> | undefined =>
   error instanceof StoreError && error.cause !== undefined ? (error.cause as SQL.MySQLError) : undefined;
@@ -270,10 +261,14 @@ export function pooled(url: StoreUrl): StoreError {
   );
 }
 
+/** May the same request succeed later, without a change of rights, URL or server? */
+const isTransient = ({ errno, code }: Partial<SQL.MySQLError>): boolean =>
+  typeof errno === "number" ? TRANSIENT.includes(errno) : code !== "ERR_MYSQL_AUTHENTICATION_FAILED";
+
 /** The client's error as a `StoreError`, without the URL's secrets. */
 function failure(error: unknown, url: StoreUrl): StoreError {
   if (error instanceof StoreError) return error;
-  return new StoreError(`${url.redacted}: ${url.redact(message(error))}`, {
-    cause: error ?? new Error("closed"),
-  });
+  const cause = error ?? new Error("closed");
+  const temporary = isTransient(cause as Partial<SQL.MySQLError>);
+  return new StoreError(`${url.redacted}: ${url.redact(message(cause))}`, { cause, temporary });
 }

@@ -2,7 +2,7 @@
 import { encodeRecord, type Holder, type HolderRecord, holderByRecord, parseLockFile } from "../../holder.ts";
 import { lockStatus } from "../engine.ts";
 import type { LockStatus } from "../store.ts";
-import { APPLICATION } from "./session.ts";
+import { APPLICATION, type Session } from "./session.ts";
 
 /** The server shows 1024 bytes of a statement, unless `track_activity_query_size` differs. The statement needs some. */
 const COMMENT_MAX = 960;
@@ -42,6 +42,21 @@ export function comment(name: string, record: HolderRecord, token?: bigint): str
   return "";
 }
 
+/** The holders and waiters of the locks in this database, the holders first. */
+export async function locksIn(session: Session, key?: bigint, signal?: AbortSignal): Promise<LockRow[]> {
+  const rows = await session.query(
+    `SELECT key::text, granted, application_name AS application, query
+     FROM (SELECT (classid::bigint << 32) | objid::bigint AS key, granted, pid
+           FROM pg_locks JOIN pg_database d ON d.oid = database AND datname = current_database()
+           WHERE locktype = 'advisory' AND objsubid = 1) AS l
+     LEFT JOIN pg_stat_activity USING (pid)
+     ${key === undefined ? "" : `WHERE key = ${key}`} ORDER BY granted DESC, state_change`,
+    "",
+    signal,
+  );
+  return rows as unknown as LockRow[];
+}
+
 /** The name and the holder in a session's comment, as far as this user may read it. */
 function recordOf({ query }: LockRow): { name?: string | undefined; holder: Holder } {
   const [, token, text] = COMMENT.exec(query ?? "") ?? [];
@@ -58,9 +73,12 @@ export function nameOf(rows: LockRow[]): string {
   return names.find((name) => name !== undefined && String(keyOf(name)) === key) ?? `${shown}… (${key})`;
 }
 
+/** The holders among sessions. */
+export const holdersIn = (rows: LockRow[]): Holder[] =>
+  rows.filter(({ granted }) => granted).map((row) => recordOf(row).holder);
+
 /** The state of the lock of these sessions. */
 export function describe(name: string, location: string, rows: LockRow[]): LockStatus {
-  const held = rows.filter(({ granted }) => granted);
-  const holders = held.map((row) => recordOf(row).holder);
-  return lockStatus(name, location, holders, rows.length - held.length);
+  const holders = holdersIn(rows);
+  return lockStatus(name, location, holders, rows.length - holders.length);
 }

@@ -11,15 +11,17 @@
  */
 import { limitInWords } from "../../duration.ts";
 import { acquiredNow, type HolderRecord, newRecord } from "../../holder.ts";
+import { seatName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import type { EngineOptions } from "../engine.ts";
 import { TimedLease } from "../lease.ts";
 import { delay, delayed, isTemporary, Outage } from "../outage.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import { placeByToken, requestForPlace } from "../place.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { factsOf } from "./facts.ts";
 import { hostsOf } from "./hosts.ts";
-import { comment, describe, keyOf, type LockRow, nameOf } from "./lock-rows.ts";
+import { comment, describe, holdersIn, keyOf, type LockRow, locksIn, nameOf } from "./lock-rows.ts";
 import {
   APPLICATION,
   message,
@@ -40,6 +42,7 @@ export async function open(url: StoreUrl, options: EngineOptions): Promise<Store
 
 class PostgresStore implements Store<TimedLease> {
   readonly #sessions = new Set<Session>();
+  readonly #sessionOf = new WeakMap<TimedLease, Session>();
   /** The URL for each host; the one that was the primary server last is the first. */
   readonly #hosts: string[];
   #closed = false;
@@ -69,10 +72,7 @@ class PostgresStore implements Store<TimedLease> {
         const [row] = await session.query(query, comment(name, record), signal);
         if (row!.got === true) return await this.#confirmOwnership(session, request, record, given);
         const holds = ({ granted, query }: LockRow) => granted && !isProbe(query);
-        if (
-          probes > 0 &&
-          (probes > PROBES_MAX || (await this.#locks(session, keyOf(name), signal)).some(holds))
-        )
+        if (probes > 0 && (probes > PROBES_MAX || (await locksIn(session, keyOf(name), signal)).some(holds)))
           break;
       }
     } catch (error) {
@@ -117,6 +117,13 @@ class PostgresStore implements Store<TimedLease> {
     }
   }
 
+  /** Places are seen as far as their sessions are of the same role. */
+  async takePlace(name: string, _started: number, signal?: AbortSignal): Promise<Place> {
+    const lease = await this.waitAcquire(requestForPlace(name), signal);
+    const session = this.#sessionOf.get(lease)!;
+    return placeByToken(lease, async () => holdersIn(await locksIn(session, keyOf(seatName(name)))));
+  }
+
   /**
    * Waits in the server's queue. PostgreSQL cannot wait without acquiring, so this holds the lock for the length of one
    * statement. A `tryAcquire` that fails in that moment retries.
@@ -143,7 +150,7 @@ class PostgresStore implements Store<TimedLease> {
   async status(name: string): Promise<LockStatus> {
     const session = await this.#open("");
     try {
-      return describe(name, this.location(name), await this.#locks(session, keyOf(name)));
+      return describe(name, this.location(name), await locksIn(session, keyOf(name)));
     } finally {
       await session.close();
     }
@@ -152,7 +159,7 @@ class PostgresStore implements Store<TimedLease> {
   async list(): Promise<LockStatus[]> {
     const session = await this.#open("");
     try {
-      const rows = await this.#locks(session);
+      const rows = await locksIn(session);
       const ours = rows.filter(({ application }) => application?.startsWith(APPLICATION));
       const byKey = Map.groupBy(ours, ({ key }) => key);
       return Array.from(byKey.values(), (rows) => {
@@ -259,31 +266,17 @@ class PostgresStore implements Store<TimedLease> {
           .query(`SELECT pg_advisory_unlock${suffix({ mode })}(${keyOf(name)})`)
           .finally(() => session.close());
       },
-      recordCommand(pid) {
-        record.command = pid;
+      recordCommand(pid, until) {
+        Object.assign(record, { command: pid, until });
         heartbeat().catch(() => {}); // the next renewal publishes the record too
       },
     });
+    this.#sessionOf.set(lease, session);
     session.closed.addEventListener("abort", () => lease.lose(message(session.closed.reason)), {
       once: true,
     });
     if (session.closed.aborted) throw session.closed.reason;
     return lease;
-  }
-
-  /** The holders and waiters of the locks in this database, the holders first. */
-  async #locks(session: Session, key?: bigint, signal?: AbortSignal): Promise<LockRow[]> {
-    const rows = await session.query(
-      `SELECT key::text, granted, application_name AS application, query
-       FROM (SELECT (classid::bigint << 32) | objid::bigint AS key, granted, pid
-             FROM pg_locks JOIN pg_database d ON d.oid = database AND datname = current_database()
-             WHERE locktype = 'advisory' AND objsubid = 1) AS l
-       LEFT JOIN pg_stat_activity USING (pid)
-       ${key === undefined ? "" : `WHERE key = ${key}`} ORDER BY granted DESC, state_change`,
-      "",
-      signal,
-    );
-    return rows as unknown as LockRow[];
   }
 }
 

@@ -8,22 +8,20 @@
 import { limitInWords } from "../../duration.ts";
 import { StoreError } from "../../errors.ts";
 import { encodeRecord, newRecord } from "../../holder.ts";
-import { isSecondHoldName } from "../../name.ts";
+import { isSecondHoldName, seatName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import { type EngineOptions, lockStatus } from "../engine.ts";
 import { TimedLease } from "../lease.ts";
 import { delay, delayed, Outage } from "../outage.ts";
-import type { LockStatus, Request, Store } from "../store.ts";
+import { placeByToken, requestForPlace } from "../place.ts";
+import type { LockStatus, Place, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { pauseUnless } from "../time-limit.ts";
 import { Connection, type ReleaseListener } from "./connection.ts";
 import { factsOf } from "./facts.ts";
-import { type Found, holderOf } from "./found.ts";
+import { type Found, holderOf, LOCK, namesIn, SHARED } from "./found.ts";
 import { ACQUIRE, PROBE, RELEASE, RENEW } from "./scripts.ts";
 import { type Refusal, Silence } from "./silence.ts";
-
-const LOCK = "exclusive:lock:";
-const SHARED = "exclusive:shared:";
 
 /** Time limit of a request, or a third of a lease if that is less. A late request is given up with its connection. */
 const REQUEST_MAX_MS = 5000;
@@ -90,6 +88,11 @@ class RedisStore implements Store<TimedLease> {
     }
   }
 
+  async takePlace(name: string, _started: number, signal?: AbortSignal): Promise<Place> {
+    const lease = await this.waitAcquire(requestForPlace(name), signal);
+    return placeByToken(lease, async () => (await this.#holders(seatName(name))).map(holderOf));
+  }
+
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {
     await this.#retry(name, signal, async (signal) => {
       const holders = await this.#holders(name, signal);
@@ -105,23 +108,8 @@ class RedisStore implements Store<TimedLease> {
   }
 
   async list(): Promise<LockStatus[]> {
-    const names = new Set<string>();
-    let cursor = "0";
-    do {
-      const [next, keys] = await this.#connection.send("SCAN", [
-        cursor,
-        "MATCH",
-        "exclusive:*",
-        "COUNT",
-        "500",
-      ]);
-      for (const key of keys as string[]) {
-        if (key.startsWith(LOCK)) names.add(key.slice(LOCK.length));
-        if (key.startsWith(SHARED)) names.add(key.slice(SHARED.length));
-      }
-      cursor = next;
-    } while (cursor !== "0");
-    const all = await Promise.all([...names].sort().map((name) => this.status(name)));
+    const names = await namesIn(this.#connection);
+    const all = await Promise.all(names.sort().map((name) => this.status(name)));
     return all.filter(({ state }) => state === "held");
   }
 
@@ -188,8 +176,8 @@ class RedisStore implements Store<TimedLease> {
           this.#leases.delete(lease);
           await release();
         },
-        recordCommand: (pid) => {
-          record.command = pid;
+        recordCommand: (pid, until) => {
+          Object.assign(record, { command: pid, until });
           renew().catch(() => {}); // the next renewal writes the record too
         },
       });

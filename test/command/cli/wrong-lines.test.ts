@@ -29,7 +29,7 @@ test.each([
   ["run --store redis://h --ttl backup -- x", "not a duration: 'backup' (examples: 500ms, 30s, 5m, 1h30m)"],
   ["run --slots backup -- x", "--slots takes a whole number from 1 to 64, not 'backup'"],
   ["run -E backup -- x", "--conflict-exit-code takes a whole number from 0 to 255, not 'backup'"],
-  ["run --if-held backup -- x", "--if-held takes fail, skip, coalesce, replace, not 'backup'"],
+  ["run --if-held backup -- x", "--if-held takes fail, skip, coalesce, latest, replace, not 'backup'"],
   // Something is missing.
   ["run", "missing NAME"],
   ["run --", "missing NAME"],

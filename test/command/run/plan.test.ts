@@ -64,6 +64,7 @@ describe("a plan", () => {
     ["fail", false],
     ["skip", false],
     ["coalesce", true],
+    ["latest", true],
     ["replace", true],
   ] as const)("--if-held %s waits: %p", (policy, wait) => {
     expect(planOf("--if-held", policy)).toMatchObject({ policy, wait });
@@ -92,6 +93,7 @@ describe("no plan", () => {
     [["-E", "256", "n", "x"], "--conflict-exit-code takes a whole number from 0 to 255"],
     [["--slots", "1.5", "n", "x"], "--slots takes a whole number from 1 to 64"],
     [["--if-held", "coalesce", "--file", "f", "n", "x"], "coalesce cannot be combined with --file"],
+    [["--if-held", "latest", "--file", "f", "n", "x"], "latest cannot be combined with --file"],
     [["--if-held", "replace", "--slots", "2", "n", "x"], "replace cannot be combined with --slots"],
     [["--exec", "--store", "redis://h", "n", "x"], "--exec cannot be combined with a store"],
     [["--dir", "d", "--store", "redis://h", "n", "x"], "--dir is for locks in files"],
