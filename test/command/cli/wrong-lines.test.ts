@@ -138,7 +138,6 @@ test.each([
   ["list -l", "unknown option -l"],
   ["list --watch=1", "--watch takes no value"],
   ["list --overdue long", "not a duration: 'long' (examples: 500ms, 30s, 5m, 1h30m)"],
-  ["list --overdue 1h --json", "--overdue cannot be combined with --json: compare .holder.acquiredAt"],
   ["list --file /x", "unknown option --file"],
   ["wait job 10m", "one NAME at a time (did you mean --timeout 10m?)"],
   ["wait -t job", "missing NAME"],
