@@ -63,6 +63,14 @@ test("each step that a workflow asks of release.sh is one that it has", () => {
   expect(new Set(asked)).toEqual(new Set(steps));
 });
 
+test("README and docs/install.md name this version, and no other", () => {
+  for (const file of ["README.md", "docs/install.md"]) {
+    const text = readFileSync(`${root}/${file}`, "utf8");
+    const named = text.matchAll(/releases\/download\/v([^/]+)\/|exclusive-(\d[\w.-]*?)-linux/g);
+    expect(new Set([...named].map(([, a, b]) => a ?? b))).toEqual(new Set([version]));
+  }
+});
+
 test.each([
   ["the tag of the version", `v${version}`, `## ${version}\n`, 0, ""],
   ["another tag", "v9.9.9", `## ${version}\n`, 1, "the tag is v9.9.9, the version in package.json"],
