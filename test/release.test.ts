@@ -6,7 +6,7 @@ import { buildNpm, platformPackage } from "../build/npm.ts";
 import type { TargetName } from "../build/targets.ts";
 import { writeSums } from "../build/tree.ts";
 import manifest from "../package.json";
-import { packInto } from "./support/package.ts";
+import { packedLibrary } from "./support/package.ts";
 import { root } from "./support/paths.ts";
 import { command, type StartOptions } from "./support/process.ts";
 import { Registry, TOKEN } from "./support/registry.ts";
@@ -105,12 +105,12 @@ test.if(Bun.which("npm") !== null)(
   async () => {
     using registry = new Registry();
     process.chdir(root);
-    await packInto(home);
+    const library = await packedLibrary(home);
     const targets: TargetName[] = ["linux-arm64-musl", "macos-arm64"]; // npm takes seconds for each
     const out = home.file("npm-release");
     mkdirSync(out);
     for (const target of targets) writeFileSync(`${out}/exclusive-${target}`, target, { mode: 0o755 });
-    await buildNpm(out, targets);
+    await buildNpm(out, targets, library);
     const env = {
       HOME: home.path,
       npm_config_registry: registry.url,
