@@ -12,11 +12,14 @@ const { name, version, description, license, homepage, repository, bugs } = mani
 
 export const platformPackage = (target: TargetName): string => `@${name}/${target}`;
 
-/** @param out the directory that has the binaries, and gets `npm/` */
-export async function buildNpm(out: string, targets: TargetName[]): Promise<void> {
+/**
+ * @param out the directory that has the binaries, and gets `npm/`
+ * @param lib what `build.ts --lib` made
+ */
+export async function buildNpm(out: string, targets: TargetName[], lib = "dist/lib"): Promise<void> {
   await rm(`${out}/npm`, { recursive: true, force: true });
   for (const target of targets) await writePlatformPackage(out, target);
-  await writeMainPackage(`${out}/npm/${name}`, targets);
+  await writeMainPackage(`${out}/npm/${name}`, targets, lib);
 }
 
 async function writePlatformPackage(out: string, target: TargetName): Promise<void> {
@@ -46,11 +49,11 @@ async function writePlatformPackage(out: string, target: TargetName): Promise<vo
   });
 }
 
-async function writeMainPackage(dir: string, targets: TargetName[]): Promise<void> {
+async function writeMainPackage(dir: string, targets: TargetName[], lib: string): Promise<void> {
   const { private: _, scripts, devDependencies, allowScripts, typedocOptions, ...published } = manifest;
   await mkdir(dir, { recursive: true });
   for (const file of ["README.md", "CHANGELOG.md", "LICENSE"]) await copyFile(file, `${dir}/${file}`);
-  await cp("dist/lib", `${dir}/dist/lib`, { recursive: true });
+  await cp(lib, `${dir}/dist/lib`, { recursive: true });
   await writeJson(`${dir}/package.json`, {
     ...published,
     description,

@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename } from "node:path";
+import { writeSums } from "../build/tree.ts";
 import { installPackage, packInto } from "./support/package.ts";
 import { binary, root } from "./support/paths.ts";
 import { command } from "./support/process.ts";
@@ -70,6 +71,7 @@ class Sandbox extends TempDir {
   async receive(packageToo: boolean): Promise<void> {
     copyFileSync(binary, this.file("exclusive-linux-x64"));
     chmodSync(this.file("exclusive-linux-x64"), 0o644);
+    await writeSums(this.path);
     if (!packageToo) return;
     renameSync(await packInto(this), this.file("exclusiveprocess.tgz"));
   }

@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { buildNpm, platformPackage } from "../build/npm.ts";
 import { TARGETS, type TargetName } from "../build/targets.ts";
 import manifest from "../package.json";
-import { packInto } from "./support/package.ts";
+import { packedLibrary } from "./support/package.ts";
 import { binary, root } from "./support/paths.ts";
 import { command, Process, type StartOptions } from "./support/process.ts";
 import { Registry } from "./support/registry.ts";
@@ -20,6 +20,7 @@ const launcher = `${published}/exclusiveprocess/dist/lib/exclusive`;
 const targets = Object.keys(TARGETS) as TargetName[];
 
 const registry = new Registry();
+let library: string;
 /** The files of each package, by its name. */
 const files = new Map<string, string[]>();
 afterAll(() => {
@@ -66,10 +67,10 @@ function writeBinary(target: TargetName): void {
 
 beforeAll(async () => {
   process.chdir(root);
-  await packInto(home); // it makes dist/lib
+  library = await packedLibrary(home);
   mkdirSync(home.file("out"));
   for (const target of targets) writeBinary(target);
-  await buildNpm(home.file("out"), targets);
+  await buildNpm(home.file("out"), targets, library);
   for (const target of targets)
     files.set(platformPackage(target), await registry.publish(`${published}/${target}`));
   files.set("exclusiveprocess", await registry.publish(`${published}/exclusiveprocess`));
@@ -366,7 +367,7 @@ test.if(Bun.which("npm") !== null)(
     using real = new Registry();
     const out = home.file("real");
     await prepareRelease(out);
-    await buildNpm(out, [here]);
+    await buildNpm(out, [here], library);
     await real.publish(`${out}/npm/${here}`);
     await real.publish(`${out}/npm/exclusiveprocess`);
     for (const name of Object.keys(manifest.dependencies)) await real.publishDependency(name);

@@ -6,7 +6,7 @@ import { buildNpm, platformPackage } from "../build/npm.ts";
 import type { TargetName } from "../build/targets.ts";
 import { writeSums } from "../build/tree.ts";
 import manifest from "../package.json";
-import { packInto } from "./support/package.ts";
+import { packedLibrary } from "./support/package.ts";
 import { root } from "./support/paths.ts";
 import { command, type StartOptions } from "./support/process.ts";
 import { Registry, TOKEN } from "./support/registry.ts";
@@ -63,6 +63,14 @@ test("each step that a workflow asks of release.sh is one that it has", () => {
   expect(new Set(asked)).toEqual(new Set(steps));
 });
 
+test("README and docs/install.md name this version, and no other", () => {
+  for (const file of ["README.md", "docs/install.md"]) {
+    const text = readFileSync(`${root}/${file}`, "utf8");
+    const named = text.matchAll(/releases\/download\/v([^/]+)\/|exclusive-(\d[\w.-]*?)-linux/g);
+    expect(new Set([...named].map(([, a, b]) => a ?? b))).toEqual(new Set([version]));
+  }
+});
+
 test.each([
   ["the tag of the version", `v${version}`, `## ${version}\n`, 0, ""],
   ["another tag", "v9.9.9", `## ${version}\n`, 1, "the tag is v9.9.9, the version in package.json"],
@@ -97,12 +105,12 @@ test.if(Bun.which("npm") !== null)(
   async () => {
     using registry = new Registry();
     process.chdir(root);
-    await packInto(home);
+    const library = await packedLibrary(home);
     const targets: TargetName[] = ["linux-arm64-musl", "macos-arm64"]; // npm takes seconds for each
     const out = home.file("npm-release");
     mkdirSync(out);
     for (const target of targets) writeFileSync(`${out}/exclusive-${target}`, target, { mode: 0o755 });
-    await buildNpm(out, targets);
+    await buildNpm(out, targets, library);
     const env = {
       HOME: home.path,
       npm_config_registry: registry.url,

@@ -12,7 +12,7 @@ const AT_ONCE = availableParallelism() + 1;
 const LIMIT_MS = 10 * 60_000;
 /** These take minutes: they start first, so that none of them is left for the end. */
 const LONG =
-  /torture\/(crash|fault|hostile|orphans)|targets|flock|faults|run\.(signals|orphans|probe)|surroundings/;
+  /torture\/(crash|fault|hostile|orphans)|targets|npm|release|flock|faults|run\.(signals|orphans|probe)|surroundings/;
 
 interface Outcome {
   file: string;

@@ -20,6 +20,13 @@ export async function packInto(dir: TempDir): Promise<string> {
   return dir.file(new Bun.Glob("exclusiveprocess-*.tgz").scanSync(dir.path).next().value!);
 }
 
+/** The packed library. Not `dist/lib`, which another test may be making again. */
+export async function packedLibrary(dir: TempDir): Promise<string> {
+  const unpacked = await command(["tar", "-xzf", await packInto(dir), "-C", dir.path]);
+  if (unpacked.status !== 0) throw new Error(`cannot unpack: ${unpacked.stderr}`);
+  return dir.file("package/dist/lib");
+}
+
 /** Creates a project that depends on the packed package. */
 export async function addPackage(dir: string, tarball: string): Promise<void> {
   mkdirSync(dir, { recursive: true });

@@ -48,7 +48,7 @@ export function showWaiting(
   };
   const show = () => {
     const details = { waitSeconds: log.elapsed, holder };
-    if (!live && (json || verbose)) return log.tell("waiting", details, line);
+    if (!live && (json || verbose || terminal)) return log.tell("waiting", details, line);
     if (restore === undefined) log.record("waiting", details);
     if (!live) return;
     restore ??= beforeDeath(() => write(2, ERASE));
