@@ -40,7 +40,7 @@ const SCENARIOS: Record<string, Step[]> = {
     STATUS,
   ],
   "Ctrl-Z, fg, Ctrl-C": [`W ${BUSY}`, RUNS, CTRL_Z, /Stopped/, "fg", RUNS, CTRL_C, STATUS],
-  "Ctrl-Z, bg, kill": [`W ${BUSY}`, RUNS, CTRL_Z, /Stopped/, "bg", RUNS, "kill %1; wait %1; " + STATUS],
+  "Ctrl-Z, bg, kill": [`W ${BUSY}`, RUNS, CTRL_Z, /Stopped/, "bg", RUNS, `kill %1; wait %1; ${STATUS}`],
   "Ctrl-Z, bg, fg, Ctrl-C": [
     ...[`W ${BUSY}`, RUNS, CTRL_Z, /Stopped/, "bg", RUNS, "jobs", /Running/],
     ...["fg", RUNS, CTRL_C, STATUS],
@@ -80,7 +80,7 @@ const SCENARIOS: Record<string, Step[]> = {
     ...[`W ${BUSY} | cat`, RUNS, CTRL_Z, /Stopped/, "fg", RUNS, CTRL_C, STATUSES],
   ],
   "end of a pipeline": ["yes | W head -n 2", STATUSES],
-  "in the background: wait": ["W bash -c 'sleep 0.2; exit 5' & wait $!; " + STATUS],
+  "in the background: wait": [`W bash -c 'sleep 0.2; exit 5' & wait $!; ${STATUS}`],
   "in the background: kill %1": [`W ${BUSY} &`, RUNS, `kill %1; wait %1; ${STATUS}`],
   "in the background: kill -INT %1": [`W ${BUSY} &`, RUNS, `kill -INT %1; wait %1; ${STATUS}`],
   "in the background: kill -TSTP, kill -CONT": [
