@@ -190,7 +190,7 @@ describe.if(here)("signals", () => {
       status: 127,
       stderr: "exclusive: cannot run /none: No such file or directory\n",
     });
-  }, 600_000);
+  }, 1_800_000);
 
   test("a signal from outside to the whole group is never lost, but may come twice", async () => {
     using dir = new TempDir();

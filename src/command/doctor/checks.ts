@@ -1,6 +1,7 @@
 /** Checks that `exclusive doctor` makes, and their report. */
 import { CannotRun, printable } from "../../errors.ts";
 import { limits, seesProcesses } from "../../os/limits.ts";
+import { ourselves } from "../../os/self.ts";
 import { jsonLine, print } from "../output/print.ts";
 
 /** The result of one check. */
@@ -15,6 +16,16 @@ export interface Check {
 
 /** Time for a process to start, and for the kernel to free the lock of a killed one. */
 export const PATIENCE_MS = 10_000;
+
+/** Starts a run that tries a lock. @throws {CannotRun} when no process can be started here */
+export function startRun(args: string[], env = process.env) {
+  try {
+    const streams = { stdin: "pipe", stdout: "pipe", stderr: "pipe" } as const;
+    return Bun.spawn([...ourselves(), "run", "--quiet", ...args], { ...streams, env });
+  } catch (error) {
+    throw new CannotRun((error as Error).message);
+  }
+}
 
 /** A run that neither got the lock nor was refused: it proves nothing about locks here. */
 export async function noVerdict({ exited, stderr }: Bun.ReadableSubprocess): Promise<CannotRun> {

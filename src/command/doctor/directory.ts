@@ -5,10 +5,9 @@ import { Lock } from "../../lock.ts";
 import { codeOf, errorText, systemError } from "../../os/errors.ts";
 import { close, O, open } from "../../os/files.ts";
 import { flock, LOCK, needsWriting } from "../../os/flock.ts";
-import { ourselves } from "../../os/self.ts";
 import { dieBySignal, SIG } from "../../os/signals.ts";
 import { EXIT, UsageError } from "../cli/exit-status.ts";
-import { type Check, noVerdict, PATIENCE_MS, report } from "./checks.ts";
+import { type Check, noVerdict, PATIENCE_MS, report, startRun } from "./checks.ts";
 import { type FileSystem, fileSystemOf } from "./file-system.ts";
 
 /**
@@ -34,7 +33,11 @@ export async function doctorDirectory(
 export function makeRoom(dir: string): Disposable & { path: string } {
   let path = "";
   const leave = () => {
-    if (path) rmSync(path, { recursive: true, force: true, maxRetries: 10 });
+    try {
+      if (path) rmSync(path, { recursive: true, force: true, maxRetries: 10 });
+    } catch (error) {
+      throw systemError("unlink", path, codeOf(error), { doing: "remove" });
+    }
   };
   for (const signal of ["INT", "TERM", "HUP"] as const) {
     process.on(`SIG${signal}`, () => {
@@ -55,14 +58,12 @@ export function makeRoom(dir: string): Disposable & { path: string } {
 export async function locksIn(dir: string): Promise<Check[]> {
   using room = makeRoom(dir);
   using lock = new Lock({ name: "doctor", dir: room.path }); // its descriptor is free when the room is left
-  const child = (...command: string[]) =>
-    Bun.spawn([...ourselves(), "run", "--exec", "--quiet", "--dir", room.path, lock.name, "--", ...command], {
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "pipe",
-      timeout: PATIENCE_MS,
-      killSignal: "SIGKILL",
-    });
+  const child = (...command: string[]) => {
+    const run = startRun(["--exec", "--dir", room.path, lock.name, "--", ...command]);
+    const late = setTimeout(() => run.kill("SIGKILL"), PATIENCE_MS);
+    run.exited.then(() => clearTimeout(late));
+    return run;
+  };
   const gotIt = async () => {
     const tried = child("true");
     const status = await tried.exited;

@@ -1,12 +1,11 @@
 /** `exclusive doctor --store`: verifies with real clients and a real run that locking works in a store. */
 import { printable } from "../../errors.ts";
-import { ourselves } from "../../os/self.ts";
 import { pause } from "../../store/lease.ts";
 import { openStore } from "../../store/open-store.ts";
 import type { Lease, Request, Store } from "../../store/store.ts";
 import { StoreUrl } from "../../store/store-url.ts";
 import { EXIT } from "../cli/exit-status.ts";
-import { type Check, noVerdict, PATIENCE_MS, report } from "./checks.ts";
+import { type Check, noVerdict, PATIENCE_MS, report, startRun } from "./checks.ts";
 
 /** Short, so that the check of a killed run ends soon. */
 const TTL = "2s";
@@ -76,12 +75,8 @@ async function betweenClients(first: Store, second: Store, request: Request): Pr
 
 /** A run whose wrapper is killed: its command is stopped, and the lock is free when the lease has ended. */
 async function afterKill(store: Store, url: string, { name }: Request): Promise<Check> {
-  const run = Bun.spawn([...ourselves(), "run", "--quiet", "--ttl", TTL, name, "--", "cat"], {
-    env: { ...process.env, EXCLUSIVE_STORE: url }, // not as an argument, which others could see
-    stdin: "pipe",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  // The URL is not an argument, which others could see.
+  const run = startRun(["--ttl", TTL, name, "--", "cat"], { ...process.env, EXCLUSIVE_STORE: url });
   run.stdin.write("held\n");
   run.stdin.flush();
   const { value } = await run.stdout.getReader().read();

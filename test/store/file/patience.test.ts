@@ -64,7 +64,7 @@ for (const how of ["--keep", "--file"]) {
     const path = how === "--keep" ? dir.lockfile("t") : dir.file("data");
     const holder = await hold(dir, "t", ...options);
     const waiting: Process[] = [];
-    for (let i = 0; i < 20; i++) waiting.push(start(["wait", ...asks, "t"], { dir }));
+    for (let i = 0; i < 60; i++) waiting.push(start(["wait", ...asks, "t"], { dir }));
     await until(() => waiters(path) === waiting.length, "all to wait");
     holder.kill();
     await holder.result;
