@@ -129,6 +129,10 @@ export class Connection {
     const said = `${this.url.redacted}: ${broken ? "the connection has ended" : this.url.redact(message)}`;
     if (/^(MOVED|ASK|CROSSSLOT)\b/.test(message))
       return new StoreError(`${said} (a cluster: locks need a server that is not in cluster mode)`);
+    if (/unknown command .?EVAL/i.test(message))
+      return new StoreError(
+        `${this.url.redacted} is no Redis that runs scripts, perhaps a Sentinel: give the address of the primary server, or a name that follows it`,
+      );
     if (isForbidden(error)) return new StoreError(`${said} (docs/stores.md says what it needs)`);
     const answered = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS)/.test(message);
     return new StoreError(said, { temporary: !answered || TEMPORARY.test(message) });
