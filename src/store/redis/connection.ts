@@ -129,6 +129,10 @@ export class Connection {
     const said = `${this.url.redacted}: ${broken ? "the connection has ended" : this.url.redact(message)}`;
     if (/^(MOVED|ASK|CROSSSLOT)\b/.test(message))
       return new StoreError(`${said} (a cluster: locks need a server that is not in cluster mode)`);
+    if (/unknown command .?EVAL/i.test(message))
+      return new StoreError(
+        `${this.url.redacted} does not run scripts, and may be a Sentinel: use the address of the primary server, or a name that follows it`,
+      );
     if (isForbidden(error))
       return new StoreError(`${said} (see docs/stores.md for the permissions it needs)`);
     const answered = code === "ERR_REDIS_SERVER_ERROR" || /^(NOAUTH|WRONGPASS)/.test(message);

@@ -1,11 +1,12 @@
 /** Behaviour that only Redis has: rights, memory, and its answers. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync } from "node:fs";
+
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openEngine } from "../../../src/store/open-store.ts";
 import { secondHoldOf } from "../../../src/store/second-hold.ts";
 import { root } from "../../support/paths.ts";
-import { exclusive, hold, start, startScript } from "../../support/process.ts";
+import { exclusive, hold, Process, start, startScript } from "../../support/process.ts";
 import { freePort, hasRedis, type RedisServer, startRedis } from "../../support/servers.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
@@ -179,4 +180,25 @@ describe.if(hasRedis())("redis", () => {
     expect((await holder.result).status).toBe(70);
     at.log.check();
   });
+});
+
+test.if(hasRedis())("a cluster and a Sentinel are refused at once, in words that say why", async () => {
+  await using cluster = await startRedis({ args: ["--cluster-enabled", "yes"] });
+  await cluster.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383");
+  await until(async () => (await cluster.cli("CLUSTER", "INFO")).includes("state:ok"), "the cluster");
+  const inCluster = await exclusive(["run", "--wait", "--store", cluster.url, "t", "--", "true"]);
+  expect(inCluster).toMatchObject({ status: 69, stderr: expect.stringContaining("not in cluster mode") });
+  using dir = new TempDir();
+  writeFileSync(dir.file("conf"), `sentinel monitor m 127.0.0.1 ${cluster.port} 1\n`);
+  const port = freePort();
+  const where = ["--port", String(port), "--bind", "127.0.0.1", "--dir", dir.path];
+  await using sentinel = new Process(["redis-server", dir.file("conf"), "--sentinel", ...where]);
+  await sentinel.says("Running mode=sentinel");
+  const url = `redis://127.0.0.1:${port}`;
+  await until(
+    async () => (await exclusive(["status", "--store", url, "t"])).stderr.includes("Sentinel"),
+    "it",
+  );
+  const atSentinel = await exclusive(["run", "--wait", "--store", url, "t", "--", "true"]);
+  expect(atSentinel).toMatchObject({ status: 69, stderr: expect.stringContaining("perhaps a Sentinel") });
 });
