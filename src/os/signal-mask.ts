@@ -83,15 +83,22 @@ const wasIgnored = (number: number): boolean => ((record >> BigInt(number - 1)) 
 let isBlocking = false;
 let ignoresChildren = false;
 
+/** What this thread blocks now. */
+let blocked = all;
+
+function without(...signals: number[]): Uint8Array {
+  const open = signalSet(...signals);
+  return all.map((bits, i) => bits & ~open[i]!);
+}
+
 /**
  * Blocks every signal: before the engine starts threads, see `signals.ts`. Not SIGSYS: under a seccomp filter Bun handles
- * it, and a blocked one would end us. Not SIGPWR: the engine's collector suspends this thread by it, and waits for that
- * without limit. Both are blocked from the start of the command on.
+ * it, and a blocked one would end us. Not SIGPWR: the engine's collector suspends this thread by it, and would wait without
+ * end. Both are blocked from the start of the command on.
  */
 export function blockSignals(): void {
-  const first = all.slice();
-  if (linux) for (const number of [SIGSYS, SIGPWR]) first[(number - 1) >> 3]! &= ~(1 << ((number - 1) & 7));
-  sigprocmask(SIG_BLOCK, address(first), address(maskAtStart));
+  if (linux) blocked = without(SIGSYS, SIGPWR);
+  sigprocmask(SIG_BLOCK, address(blocked), address(maskAtStart));
   isBlocking = true;
   // Where children are ignored their exit status is lost, and not only the command's.
   ignoresChildren = signal(SIGCHLD, null) === SIG_IGN;
@@ -118,7 +125,8 @@ export function forgetIgnoredChildren(): void {
  * with these signals blocked, and a blocked signal is kept for sigtimedwait(2) even where it is ignored.
  */
 export function restoreIgnored(): void {
-  changeMask(SIG_BLOCK, all);
+  blocked = all;
+  blockAgain();
   if (!isPresent) return;
   for (const number of [...FAULTS, SIGPWR, SIGSYS]) if (wasIgnored(number)) signal(number, SIG_IGN);
 }
@@ -135,12 +143,14 @@ export function passFaultsOn(): void {
   for (const number of FAULTS) sigaction!(number, address(action), null);
 }
 
-/**
- * Lets the engine suspend this thread again. Call it after the start of a command beside which the event loop goes on: while
- * the loop rests, another thread collects garbage.
- */
-export function letEngineSuspend(): void {
-  if (linux) changeMask(SIG_UNBLOCK, signalSet(SIGPWR));
+/** Blocks what this thread blocks, after another mask. */
+export const blockAgain = (): void => changeMask(SIG_BLOCK, blocked);
+
+/** Opens SIGPWR again: for a thread that goes on with JavaScript beside the command. */
+export function openEngineSignal(): void {
+  if (!linux) return;
+  blocked = without(SIGPWR);
+  changeMask(SIG_UNBLOCK, signalSet(SIGPWR));
 }
 
 /** Ignores ended children again, for a program that this one becomes. */

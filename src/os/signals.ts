@@ -19,7 +19,7 @@
  */
 import { isTimerOver, SIGALRM, setTimer } from "./interval-timer.ts";
 import { address, libc, linux } from "./libc.ts";
-import { changeMask, maskAtStart, setMask, wasBlocked } from "./signal-mask.ts";
+import { blockAgain, changeMask, maskAtStart, setMask, wasBlocked } from "./signal-mask.ts";
 import {
   allSignals,
   interruptWith,
@@ -77,7 +77,7 @@ export function takePendingSignals(): void {
 export function interruptible<T>(call: () => T, mask = maskAtStart): T {
   setMask(mask);
   const result = call();
-  changeMask(SIG_BLOCK, all);
+  blockAgain();
   return result;
 }
 

@@ -1,6 +1,7 @@
 /**
- * A fleet: the same cron line on 20 hosts, whose clocks are up to 5 seconds apart, and one server. `EXCLUSIVE_FLEET_TICKS=50`
- * makes it long.
+ * A fleet: the same cron line on 20 hosts, whose clocks are up to 5 seconds apart, and one server. With
+ * `EXCLUSIVE_FLEET_TICKS=50` it is long, and runs on every engine: it needs a machine that starts 20 engines within a few
+ * seconds, as a late host comes after the hold. Else it is Redis alone.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
@@ -57,7 +58,8 @@ if (hasFakeTime) {
   describeEngines(
     "20 hosts whose clocks are 5 s apart",
     (engine, env) => {
-      test("--hold-for: exactly one run a tick, and the tokens only grow", async () => {
+      const isWanted = engine === "redis" || process.env.EXCLUSIVE_FLEET_TICKS !== undefined;
+      test.if(isWanted)("--hold-for: exactly one run a tick, and the tokens only grow", async () => {
         const ran = await runFleet(env(), TICKS, ["--hold-for", `${HOLD_MS}ms`]);
         expect(ran.map(({ tick }) => tick)).toEqual(Array.from({ length: TICKS }, (_, tick) => tick));
         for (const [i, { token }] of ran.entries())

@@ -30,7 +30,7 @@ import { adoptDescendants, type Ending, reapOthers } from "../../os/child-proces
 import { clock } from "../../os/clock.ts";
 import { close } from "../../os/files.ts";
 import { makeMarker, processesWith } from "../../os/marker.ts";
-import { letEngineSuspend } from "../../os/signal-mask.ts";
+import { openEngineSignal } from "../../os/signal-mask.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, keepBlockedSignals, SIG } from "../../os/signals.ts";
 import { start } from "../../os/spawn.ts";
@@ -153,7 +153,7 @@ async function runCommand(
   guardian.tell({ starting: true, marker: marker.id });
   adoptDescendants();
   const { pid, failure, lockFd } = start({ argv, env: mark, lockFd: marker.fd });
-  letEngineSuspend();
+  openEngineSignal();
   close(lockFd);
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
