@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, readFileSync, rmSync } from "node:fs";
+import { canUnshare } from "../support/namespaces.ts";
 import { binary, root } from "../support/paths.ts";
 import { waiters } from "../support/proc.ts";
 import { command, hold, Process } from "../support/process.ts";
@@ -82,11 +83,17 @@ afterAll(() => home?.[Symbol.dispose]());
 let probes = 0;
 
 /** A prefix of the probe, in this condition; and the file that it writes. */
-function probing(condition: string, wrapper: readonly string[], where: TempDir): [string[], string] {
+function probing(
+  condition: string,
+  wrapper: readonly string[],
+  where: TempDir,
+  around: readonly string[] = [],
+): [string[], string] {
   const file = where.file(`found${probes++}`);
   const leave = LEFT_OUT.flatMap((prefix) => ["-s", prefix]);
   const conditions = condition.split(" ");
-  return [[tool("start-as"), ...conditions, "--", ...wrapper, tool("probe"), "-o", file, ...leave], file];
+  const probe = [...wrapper, tool("probe"), "-o", file, ...leave];
+  return [[...around, tool("start-as"), ...conditions, "--", ...probe], file];
 }
 
 /** What was found, without what belongs to the lock and the probe's own arguments. */
@@ -161,6 +168,38 @@ describe.if(here)("a probe finds the same, bare and wrapped", () => {
     "limits, descriptors, and the rest": OTHERS,
   })) {
     test(`run: ${what}`, () => compare(conditions, () => run(), FILE));
+  }
+
+  /** Runs a shell's script, and then what follows in its place. */
+  const after = (script: string, operands = "") => ["sh", "-c", `${script} exec "$@" ${operands}`, "sh"];
+  const inOwnMounts = (script: string) => ["unshare", "--mount", ...after(script)];
+  const AROUND: Record<string, (dir: TempDir) => string[]> = {
+    "a huge environment": () => after('for i in $(seq 4000); do export "V$i=$i $i $i"; done;'),
+    "odd arguments": () => after("", `'' "$(printf 'a\\377b')" 'a b' -n -- --help "$(printf '\\n')x"`),
+    "another user": () => ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"],
+    "no /dev": () => inOwnMounts("mount -t tmpfs none /dev || exit 99;"),
+    "a read-only root": ({ path }) =>
+      inOwnMounts(`mount --bind "${path}" "${path}" && mount -o remount,ro,bind / || exit 99;`),
+  };
+  for (const [what, around] of Object.entries(AROUND)) {
+    const isPossible = process.getuid?.() === 0 && canUnshare();
+    test.if(isPossible || /arguments|environment/.test(what))(`run: in ${what}`, async () => {
+      // Bun puts /dev/null in the place of a closed stream at its start, and gives up without: 71, see docs/surroundings.md.
+      const closed = what === "no /dev" ? [] : ["std:-f-"];
+      for (const condition of ["std:ppp", "std:fff", "ign:15 blk:10", ...closed]) {
+        using dir = new TempDir();
+        chmodSync(dir.path, 0o777);
+        const probe = async (prefix: readonly string[]) => {
+          const [argv, file] = probing(condition, prefix, dir, around(dir));
+          const { stderr } = await command(argv, { dir, cwd: dir.path });
+          const found = foundIn(file, FILE);
+          if (found.length < 100) throw new Error(`nothing found: ${condition}: ${stderr}`);
+          return found;
+        };
+        const found = difference(await probe([]), await probe(run()));
+        expect([condition, found]).toEqual([condition, { bare: [], wrapped: [] }]);
+      }
+    });
   }
 
   test("run --exec, which keeps POSIX locks too", () =>
