@@ -96,7 +96,7 @@ test("deploy.sh: one runs, one waits and takes the newest, the rest exit as it b
   expect(await third.result).toMatchObject({
     status: 0,
     stdout: "",
-    stderr: expect.stringContaining("queued before has begun"),
+    stderr: expect.stringContaining("already queued, and has begun"),
   });
   expect(await waiting.result).toMatchObject({ status: 0, stdout: "deployed 3\n" });
   expect(readFileSync(`${readlinkSync(`${live}/current`)}/version`, "utf8")).toBe("3");

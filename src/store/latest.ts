@@ -37,6 +37,7 @@ export async function acquireAsLatest<L extends Lease>(
       await release(lease);
       return undefined;
     }
+    await untilSeen(place);
     stays = isSync(place.lease);
     if (isSync(place.lease)) releaseWith(lease, place.lease);
     return lease;
@@ -51,6 +52,15 @@ export async function acquireAsLatest<L extends Lease>(
 
 /** Where a place cannot be looked at, the lock itself is what counts. */
 const isNewest = (place: Place): Promise<boolean> => place.isNewest().catch(() => true);
+
+/**
+ * Waits until the older waiters have given up: one that had not looked yet would get the lock after this run, as the newest.
+ * One that is stopped is not waited for.
+ */
+async function untilSeen(place: Place): Promise<void> {
+  for (let looks = 0; looks < 4 && (await place.hasOlder().catch(() => false)); looks++)
+    await Bun.sleep(place.lookEvery / 2);
+}
 
 function look(place: Place, superseded: AbortController): Timer {
   let looks = false;

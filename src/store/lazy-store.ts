@@ -31,7 +31,8 @@ export class LazyStore implements Store {
     return this.#use(async (store) => {
       const place = await store.takePlace(name, started, signal);
       const lease = this.#connectedUntilRelease(place.lease);
-      return { lease, lookEvery: place.lookEvery, isNewest: () => place.isNewest() };
+      const { lookEvery } = place;
+      return { lease, lookEvery, isNewest: () => place.isNewest(), hasOlder: () => place.hasOlder() };
     });
   }
   async waitFree(name: string, signal?: AbortSignal): Promise<void> {

@@ -12,12 +12,11 @@ export const requestForPlace = (name: string): Request => ({ name: seatName(name
 
 /** A place; the newest has the largest token. @param all asks for the holders of all places of the lock */
 export function placeByToken(lease: Lease, all: () => Promise<Holder[]>): Place {
+  const tokens = async () => (await all()).map(({ token }) => BigInt(token ?? 0));
   return {
     lease,
     lookEvery: LOOK_MS,
-    async isNewest() {
-      const tokens = (await all()).map(({ token }) => BigInt(token ?? 0));
-      return tokens.every((token) => token <= lease.token!);
-    },
+    isNewest: async () => (await tokens()).every((token) => token <= lease.token!),
+    hasOlder: async () => (await tokens()).some((token) => token > 0n && token < lease.token!),
   };
 }

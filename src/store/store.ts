@@ -73,6 +73,8 @@ export interface Place {
   readonly lookEvery: number;
   /** Is there no newer place? */
   isNewest(): Promise<boolean>;
+  /** Is there an older one? */
+  hasOlder(): Promise<boolean>;
 }
 
 /** The state of one lock. */

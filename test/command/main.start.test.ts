@@ -18,7 +18,7 @@ test.if(linux)("signals are blocked before the engine starts a thread, with room
   const { status } = await command([...trace, binary, "run", "start", "true"], { dir, env });
   expect(status).toBe(0);
   const calls = readFileSync(dir.file("trace"), "utf8").split("\n");
-  const blocked = calls.findIndex((call) => /^rt_sigprocmask\(SIG_BLOCK, ~\[SYS RTMIN/.test(call));
+  const blocked = calls.findIndex((call) => /^rt_sigprocmask\(SIG_BLOCK, ~\[PWR SYS RTMIN/.test(call));
   const thread = calls.findIndex((call) => call.includes("CLONE_THREAD"));
   expect(blocked).toBeGreaterThanOrEqual(0);
   expect(thread).toBeGreaterThan(blocked);

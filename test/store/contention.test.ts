@@ -34,7 +34,7 @@ for (const [name, { there, start, killEvery }] of Object.entries(cases)) {
     `${name}: no two processes hold the lock at once, and tokens only grow`,
     async () => {
       await using server = await start();
-      const contest = { url: server.url, ttl: "5s", processes: 20, milliseconds, atLeast: 20, killEvery };
+      const contest = { url: server.url, ttl: "8s", processes: 20, milliseconds, atLeast: 20, killEvery };
       const { acquisitions, violations, tokens, kills, failures } = await contend(contest);
       console.log(`${name}: ${acquisitions} acquisitions, ${kills} kills`);
       expect({ violations, failures }).toEqual({ violations: [], failures: [] });

@@ -1,7 +1,7 @@
 /**
- * A fleet: the same cron line on 20 hosts, whose clocks are up to 5 seconds apart, and one server. With
- * `EXCLUSIVE_FLEET_TICKS=50` it is long, and runs on every engine: it needs a machine that starts 20 engines within a few
- * seconds, as a late host comes after the hold. Else it is Redis alone.
+ * A fleet: the same cron line on 20 hosts, whose clocks are up to 5 seconds apart, and one server. Run
+ * with `EXCLUSIVE_FLEET_TICKS=50` alone: it needs a machine that starts 20 engines within a few seconds, as a late host comes
+ * after the hold.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
@@ -58,7 +58,7 @@ if (hasFakeTime) {
   describeEngines(
     "20 hosts whose clocks are 5 s apart",
     (engine, env) => {
-      const isWanted = engine === "redis" || process.env.EXCLUSIVE_FLEET_TICKS !== undefined;
+      const isWanted = process.env.EXCLUSIVE_FLEET_TICKS !== undefined;
       test.if(isWanted)("--hold-for: exactly one run a tick, and the tokens only grow", async () => {
         const ran = await runFleet(env(), TICKS, ["--hold-for", `${HOLD_MS}ms`]);
         expect(ran.map(({ tick }) => tick)).toEqual(Array.from({ length: TICKS }, (_, tick) => tick));
@@ -67,7 +67,7 @@ if (hasFakeTime) {
       });
 
       if (engine === "redis")
-        test("without it a job that is short runs several times a tick", async () => {
+        test.if(isWanted)("without it a job that is short runs several times a tick", async () => {
           const ran = await runFleet(env(), 1, []);
           expect(ran.length).toBeGreaterThan(1);
         });

@@ -42,7 +42,8 @@ export async function takePlaceIn(
   };
   for (const path of others((file) => file < ours)) isHeld(path); // those of killed waiters are removed
   const isNewest = async () => !others((file) => file > ours).some(isHeld);
-  return { lease, lookEvery: LOOK_MS, isNewest };
+  const hasOlder = async () => others((file) => file < ours).some(isHeld);
+  return { lease, lookEvery: LOOK_MS, isNewest, hasOlder };
 }
 
 /**

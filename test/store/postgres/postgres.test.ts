@@ -296,7 +296,7 @@ ${ignored}
       const { lease, after } = await acquired(clients, "restart", began);
       expect(after).toBeGreaterThanOrEqual(TTL);
       expect(lease.token!).toBeGreaterThan(before.token!);
-      expect(clients.notices.join()).toContain("has ended sessions a moment ago");
+      expect(clients.notices.join()).toContain("has just ended sessions");
       await lease.release();
     });
 

@@ -64,7 +64,7 @@ describe.if(hasPostgres())("waiting in postgres", () => {
     await until(() => notices() === 1, "the notice of the first outage");
     await Bun.sleep(at.ttl + 1000); // longer than a lease
     await own.start();
-    await until(() => waiter.stderr.includes("a holder of before") || !waiter.running, "the server's answer");
+    await until(() => waiter.stderr.includes("an earlier holder") || !waiter.running, "the server's answer");
     await own.stop();
     await until(
       () => notices() === 2,
@@ -92,9 +92,9 @@ describe.if(hasPostgres())("waiting in postgres", () => {
 
   test("sessions of others that an administrator ends delay no waiter", async () => {
     await using at = scene(server);
-    const holder = at.run(at.near, 600, "--ttl", "60s");
+    const holder = at.run(at.near, 600, "--ttl", "20s");
     const first = await at.log.begun(1, () => holder.stderr);
-    const next: Process = at.run(at.near, 0, "--wait", "--ttl", "60s");
+    const next: Process = at.run(at.near, 0, "--wait", "--ttl", "20s");
     await waits(next);
     await Bun.sleep(2000);
     await server.admin(
@@ -108,6 +108,6 @@ describe.if(hasPostgres())("waiting in postgres", () => {
     await Bun.sleep(3000); // the waiter looks again
     at.log.finish(first);
     expect((await next.result).status).toBe(0); // within the limit of this test
-    expect(next.stderr).not.toContain("a holder of before");
+    expect(next.stderr).not.toContain("an earlier holder");
   });
 });

@@ -200,5 +200,5 @@ test.if(hasRedis())("a cluster and a Sentinel are refused at once, in words that
     "it",
   );
   const atSentinel = await exclusive(["run", "--wait", "--store", url, "t", "--", "true"]);
-  expect(atSentinel).toMatchObject({ status: 69, stderr: expect.stringContaining("perhaps a Sentinel") });
+  expect(atSentinel).toMatchObject({ status: 69, stderr: expect.stringContaining("may be a Sentinel") });
 });
