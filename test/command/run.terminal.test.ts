@@ -352,7 +352,9 @@ describe.if(here)("the waiting line", () => {
     const waited = await exclusive(["run", "-vt", "1.6", "t", "--", "echo", "mine"], { dir });
     expect(waited.status).toBe(75);
     expect(waited.stderr.split("\n").slice(1)).toEqual([
-      expect.stringMatching(/^exclusive: waiting for 't' \(0s of 1\.6s\), held by pid \d+ for \d+s: sleep 60$/),
+      expect.stringMatching(
+        /^exclusive: waiting for 't' \(0s of 1\.6s\), held by pid \d+ for \d+s: sleep 60$/,
+      ),
       expect.stringMatching(/^exclusive: timed out after 1s: 't' is held by pid \d+ for \d+s: sleep 60$/),
       "",
     ]);
