@@ -24,11 +24,22 @@ export async function buildPackages(out: string, targets: TargetName[], level = 
     const { os, libc, cpu }: Target["npm"] = TARGETS[target].npm;
     if (os !== "linux" || libc !== "glibc") continue;
     const stage = `${out}/stage/${target}`;
-    await buildDeb(out, target, stage, cpu === "x64" ? "amd64" : "arm64", level);
-    await buildRpm(out, target, stage, cpu === "x64" ? "x86_64" : "aarch64", level);
+    await buildDeb({ out, target, stage, level, architecture: cpu === "x64" ? "amd64" : "arm64" });
+    await buildRpm({ out, target, stage, level, architecture: cpu === "x64" ? "x86_64" : "aarch64" });
   }
   await rm(`${out}/stage`, { recursive: true, force: true });
   if (FORMULA_TARGETS.every((target) => existsSync(archive(out, target)))) await writeFormula(out);
+}
+
+/** One package to make, in a directory for its tree. */
+interface PackageOrder {
+  out: string;
+  target: TargetName;
+  stage: string;
+  /** As the format calls it. */
+  architecture: string;
+  /** Of gzip(1). */
+  level: number;
 }
 
 const packageFile = (out: string, target: TargetName, format: string) =>
@@ -50,13 +61,7 @@ async function move(stage: string, from: string, to: string): Promise<void> {
   await rename(`${stage}/${from}`, `${stage}/${to}`);
 }
 
-async function buildDeb(
-  out: string,
-  target: TargetName,
-  stage: string,
-  architecture: string,
-  level: number,
-): Promise<void> {
+async function buildDeb({ out, target, stage, architecture, level }: PackageOrder): Promise<void> {
   await layOutPackage(out, target, stage);
   await move(stage, "usr/share/zsh/site-functions/_exclusive", "usr/share/zsh/vendor-completions/_exclusive");
   await rm(`${stage}/usr/share/zsh/site-functions`, { recursive: true });
@@ -83,13 +88,7 @@ Description: ${SUMMARY}
   });
 }
 
-async function buildRpm(
-  out: string,
-  target: TargetName,
-  stage: string,
-  architecture: string,
-  level: number,
-): Promise<void> {
+async function buildRpm({ out, target, stage, architecture, level }: PackageOrder): Promise<void> {
   await layOutPackage(out, target, stage);
   await setDates(stage);
   const top = `${stage}.rpmbuild`;

@@ -3,8 +3,8 @@ import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
 import { defaultDirectory } from "../name.ts";
+import { beforeDeath } from "../os/before-death.ts";
 import { Keys } from "../os/keys.ts";
-import { dieBySignal, SIG } from "../os/signals.ts";
 import { isCapable, isTerminal, windowSize } from "../os/terminal.ts";
 import type { LockStatus, Store } from "../store/store.ts";
 import { defineArgs } from "./cli/define.ts";
@@ -142,12 +142,7 @@ async function watchLive(look: Look, table: Table, none: string): Promise<number
     write(`${SHOW_CURSOR}\r\n`);
     drawn = 0;
   };
-  for (const signal of ["INT", "TERM", "HUP", "QUIT"] as const) {
-    process.on(`SIG${signal}`, () => {
-      leave();
-      dieBySignal(SIG[signal]);
-    });
-  }
+  using _terminal = beforeDeath(leave);
   process.on("SIGTSTP", () => {
     leave();
     process.kill(process.pid, "SIGSTOP");

@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { CannotAcquireLock, printable } from "../../errors.ts";
 import { Lock } from "../../lock.ts";
+import { beforeDeath } from "../../os/before-death.ts";
 import { codeOf, errorText, systemError } from "../../os/errors.ts";
 import { close, O, open } from "../../os/files.ts";
 import { flock, LOCK, needsWriting } from "../../os/flock.ts";
-import { dieBySignal, SIG } from "../../os/signals.ts";
 import { EXIT, UsageError } from "../cli/exit-status.ts";
 import { type Check, noVerdict, PATIENCE_MS, report, startRun } from "./checks.ts";
 import { type FileSystem, fileSystemOf } from "./file-system.ts";
@@ -39,19 +39,20 @@ export function makeRoom(dir: string): Disposable & { path: string } {
       throw systemError("unlink", path, codeOf(error), { doing: "remove" });
     }
   };
-  for (const signal of ["INT", "TERM", "HUP"] as const) {
-    process.on(`SIG${signal}`, () => {
-      leave(); // a child that is about to make a file then finds no directory
-      dieBySignal(SIG[signal]);
-    });
-  }
+  const onSignal = beforeDeath(leave); // a child that is about to make a file then finds no directory
   try {
     path = mkdtempSync(`${dir}/exclusive-doctor-`);
   } catch (error) {
     if (codeOf(error) === "ENOTDIR") throw new UsageError(`not a directory: ${dir}`);
     throw systemError("open", dir, codeOf(error), { doing: "create files in" });
   }
-  return { path, [Symbol.dispose]: leave };
+  return {
+    path,
+    [Symbol.dispose]() {
+      leave();
+      onSignal[Symbol.dispose]();
+    },
+  };
 }
 
 /** Tries one lock between two processes, this one and a child. */
