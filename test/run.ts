@@ -111,5 +111,9 @@ await Promise.all(
 const failed = outcomes.filter(({ ok }) => !ok);
 const fails = Math.max(count(outcomes, "fail"), failed.length);
 console.log(` ${count(outcomes, "pass")} pass\n ${fails} fail`);
-for (const { file } of failed) console.log(`failed: ${file}`);
+for (const { file, output } of failed) {
+  console.log(`failed: ${file}`);
+  for (const line of new Set(output.match(/^(error: .*|\(fail\) .*|left behind: .*)$/gm)))
+    console.log(`  ${line.slice(0, 300)}`);
+}
 process.exit(failed.length === 0 ? 0 : 1);

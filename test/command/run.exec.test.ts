@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { chmodSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive } from "../support/proc.ts";
+import { alive, descriptorsOf } from "../support/proc.ts";
 import { childrenOf, command, exclusive, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -68,10 +68,13 @@ describe.if(here)("--exec", () => {
       }
       await second.says("begun");
       expect(readdirSync(`/proc/${second.pid}/task`).length).toBe(1);
-      const descriptors = readdirSync(`/proc/${second.pid}/fd`).map((fd) =>
-        readlinkSync(`/proc/${second.pid}/fd/${fd}`),
+      // sleep(1) opens files of its locale first
+      const descriptors = () => descriptorsOf(second.pid).slice(3);
+      await until(
+        () => Bun.deepEquals(descriptors(), [dir.lockfile("t")]),
+        "no descriptor but the lock's",
+        () => descriptors().join("\n"),
       );
-      expect(descriptors.slice(3)).toEqual([dir.lockfile("t")]);
       expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
       second.kill("SIGKILL");
       await second.result;
@@ -123,8 +126,7 @@ describe.if(here)("descriptors", () => {
     });
     await holder.says("begun");
     const [pid] = childrenOf(holder.pid);
-    const links = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
-    expect(links.filter((link) => link.includes("exclusive_"))).toEqual([]);
+    expect(descriptorsOf(pid!).filter((link) => link.includes("exclusive_"))).toEqual([]);
     expect(await exclusive(["run", "t", "true"], { dir })).toMatchObject({ status: 75 });
     expect(await exclusive(["run", "-o", "--exec", "t", "true"], { dir })).toMatchObject({ status: 64 });
   });

@@ -33,7 +33,7 @@ const SCENARIOS: Record<string, Step[]> = {
     STATUS,
   ],
   "Ctrl-C while a handler goes on": [
-    "W bash -c 'trap : INT; printf run%s ning; sleep 30; echo went-on; exit 8'",
+    "W bash -c 'trap : INT; sh -c \"printf run%s ning; exec sleep 30\"; echo went-on; exit 8'",
     RUNS,
     CTRL_C,
     /went-on/,

@@ -4,6 +4,7 @@ import { binary } from "../support/paths.ts";
 import { hold, type Process } from "../support/process.ts";
 import { TempDir } from "../support/temp-dir.ts";
 import { TerminalProcess } from "../support/terminal.ts";
+import { until } from "../support/until.ts";
 
 const dir = new TempDir();
 let holders: Process[] = [];
@@ -21,8 +22,7 @@ afterAll(async () => {
 /** The screen when a command has ended there. */
 async function screenOf(args: string[], columns: number): Promise<string[]> {
   await using terminal = new TerminalProcess([binary, ...args], { dir, columns, env: { NO_COLOR: "1" } });
-  await terminal.result;
-  await terminal.shows(/\n$/);
+  await terminal.closed;
   return settled(terminal.screen);
 }
 
@@ -69,8 +69,7 @@ describe.each([60, 80, 120] as const)("%d columns", (columns) => {
   test("help: no line is wider, and the usage is first", async () => {
     for (const args of [[], ["run", "--help"], ["list", "--help"], ["stop", "--help"]]) {
       await using terminal = new TerminalProcess([binary, ...args], { columns });
-      await terminal.result;
-      await terminal.shows(/\n$/);
+      await terminal.closed;
       const lines = terminal.screen;
       expect(lines[0]).toStartWith("Usage: exclusive ");
       expect(lines.filter((line) => Bun.stringWidth(line) > columns)).toEqual([]);
@@ -90,9 +89,14 @@ describe.each([60, 80, 120] as const)("%d columns", (columns) => {
     shell.type("stty -g; exec 3>&1\n");
     const before = await shell.shows(/[0-9a-f]+(:[0-9a-f]+){10,}/);
     shell.type(`clear; "${binary}" list --watch\n`);
-    await shell.shows(/warehouse .*\x1b\[J/);
-    const table = settled(shell.screen.slice(shell.screen.findLastIndex((line) => line.startsWith("NAME "))));
-    expect(table).toEqual(LIST[columns].map((line) => line.replace("USER  T", `${user}  T`)));
+    const table = () =>
+      settled(shell.screen.slice(shell.screen.findLastIndex((line) => line.startsWith("NAME "))));
+    const whole = LIST[columns].map((line) => line.replace("USER  T", `${user}  T`));
+    await until(
+      () => Bun.deepEquals(table(), whole),
+      "the table",
+      () => table().join("\n"),
+    ); // drawn in parts
     shell.type("q");
     await shell.shows("\x1b[?25h");
     await shell.shows("$ ");
@@ -130,8 +134,7 @@ test("a dumb terminal: no escape sequence, the table fits, and the wait is told 
   const options = { dir, columns: 60, env: { TERM: "dumb" } };
   for (const args of [["list"], ["--help"]]) {
     await using shown = new TerminalProcess([binary, ...args], options);
-    await shown.result;
-    await shown.shows(/\n$/);
+    await shown.closed;
     expect(shown.output).not.toContain("\x1b");
     for (const line of shown.screen) expect(Bun.stringWidth(line)).toBeLessThanOrEqual(60);
   }

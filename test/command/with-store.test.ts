@@ -1,9 +1,9 @@
 /** The commands with a store: one real redis-server for all of them. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from "node:fs";
+import { copyFileSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { certificate } from "../support/certificate.ts";
 import { binary } from "../support/paths.ts";
-import { alive } from "../support/proc.ts";
+import { alive, descriptorsOf } from "../support/proc.ts";
 import { command, exclusive, hold as holdLock, Process, start } from "../support/process.ts";
 import { hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -275,7 +275,7 @@ describe.if(hasRedis())("with a store", () => {
     const port = `:${server.port.toString(16).toUpperCase().padStart(4, "0")} `;
     const connected = ours.filter((pid) => {
       try {
-        const sockets = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+        const sockets = descriptorsOf(Number(pid));
         const lines = readFileSync(`/proc/${pid}/net/tcp`, "utf8").split("\n");
         const inodes = lines.filter((line) => line.includes(port)).map((line) => line.trim().split(/\s+/)[9]);
         return inodes.some((inode) => sockets.includes(`socket:[${inode}]`));

@@ -1,5 +1,5 @@
 /** What Linux shows of processes and locks in /proc. */
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 
 /** The fields of a process's stat from its state on, or undefined when it is gone: proc_pid_stat(5). */
 function statFields(pid: number): string[] | undefined {
@@ -24,6 +24,16 @@ export function alive(pid: number): boolean {
   const state = stateOf(pid);
   return state !== undefined && state !== "Z" && state !== "X";
 }
+
+/** What a process's descriptors stand for, in their order; without those that it closes meanwhile. */
+export const descriptorsOf = (pid: number): string[] =>
+  readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return [];
+    }
+  });
 
 /** How many processes wait for the locks of these files. */
 export function waiters(...files: string[]): number {

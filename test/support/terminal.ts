@@ -17,6 +17,7 @@ export class TerminalProcess implements AsyncDisposable {
   output = "";
   readonly #child: Bun.Subprocess;
   readonly #terminal: Bun.Terminal;
+  readonly #closed = Promise.withResolvers<void>();
   #read = 0;
 
   constructor(argv: string[], { dir, env, cwd, columns = 80, rows = 24 }: TerminalOptions = {}) {
@@ -31,6 +32,7 @@ export class TerminalProcess implements AsyncDisposable {
         data: (_, bytes) => {
           this.output += decoder.decode(bytes, { stream: true });
         },
+        exit: () => this.#closed.resolve(),
       },
     });
     this.#terminal = this.#child.terminal!;
@@ -46,6 +48,11 @@ export class TerminalProcess implements AsyncDisposable {
       status: this.#child.exitCode,
       signal: this.#child.signalCode === null ? null : String(this.#child.signalCode),
     }));
+  }
+
+  /** Waits until no process has the terminal open any more and all that was written to it has been read. */
+  get closed(): Promise<void> {
+    return this.#closed.promise;
   }
 
   type(keys: string): void {
