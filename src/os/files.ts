@@ -78,6 +78,9 @@ export function toNowhere(fd: 0 | 1 | 2): void {
   open("/dev/null", O.RDWR);
 }
 
+/** Is there a file, as far as can be seen? A link to nothing is none. */
+export const exists = (path: string): boolean => fs.existsSync(path);
+
 export const unlink = (path: string): Code | undefined => failureIn(() => fs.unlinkSync(path));
 
 export const ftruncate = (fd: number, length: number): Code | undefined =>

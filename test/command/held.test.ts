@@ -86,7 +86,7 @@ test("the idiom at the top of a script: it runs once, under its lock", async () 
   expect(await command([script, "2"], { dir, env })).toMatchObject({ status: 0, stdout: "ran 2\n" });
 });
 
-test("--inherit runs under the lock that is there, and takes it where there is none", async () => {
+test("--inherit runs under the lock that the caller has, else it takes it", async () => {
   using dir = new TempDir();
   const inner = "EX run --inherit t -- sh -c 'echo in; exit 7'; echo $?";
   for (const options of [[], ["--exec"], ["--slots", "1"]])

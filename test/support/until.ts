@@ -4,9 +4,9 @@ export async function until(
   what: string,
   context: () => string = () => "",
 ): Promise<void> {
-  const deadline = Date.now() + 30_000;
+  const deadline = performance.now() + 45_000;
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}. ${context()}`);
+    if (performance.now() > deadline) throw new Error(`waited in vain for ${what}. ${context()}`);
     await Bun.sleep(5);
   }
 }

@@ -93,9 +93,10 @@ export function openFile(file: LockFile): OpenFile {
 
 /** Opens a lock file, and makes it where it is absent: with O_EXCL, so that two creators cannot end up with two inodes. */
 function openLockFile(path: string): Opened {
-  for (let attempts = 0; attempts <= ATTEMPTS_MAX; attempts++) {
-    const found = openIfPresent(path);
-    if (found.fd !== "ENOENT") return found;
+  // A free lock has no file, as a rule: to ask costs a quarter of an open(2) that throws ENOENT.
+  for (let attempts = 0, present = files.exists(path); attempts <= ATTEMPTS_MAX; attempts++, present = true) {
+    const found = present ? openIfPresent(path) : undefined;
+    if (found !== undefined && found.fd !== "ENOENT") return found;
     const fd = files.open(path, O.RDWR | O.CREAT | O.EXCL | SAFE, FILE_MODE);
     if (fd !== "EEXIST") return { fd, access: "made" };
   }
