@@ -164,7 +164,17 @@ export class PostgresServer extends ServerProcess {
     if (this.#as.length > 0) await command(["chown", "postgres", this.dir.path]);
     const password = this.dir.file("password");
     writeFileSync(password, "secret\n", { mode: 0o644 });
-    const args = ["-D", this.#data, "-U", "admin", "-A", "scram-sha-256", `--pwfile=${password}`, "-N", "--no-locale"];
+    const args = [
+      "-D",
+      this.#data,
+      "-U",
+      "admin",
+      "-A",
+      "scram-sha-256",
+      `--pwfile=${password}`,
+      "-N",
+      "--no-locale",
+    ];
     const { status, stderr } = await command([...this.#as, join(postgresBin(), "initdb"), ...args]);
     if (status !== 0) throw new Error(`initdb: ${stderr}`);
   }
