@@ -73,8 +73,7 @@ export function acquiredNow(): Pick<HolderRecord, "acquired" | "uptime"> {
  * pid namespace; else by the two clocks of the wall, either of which may have been set.
  */
 export function heldFor({ acquiredAt, acquiredUptime }: Holder): number | undefined {
-  const now = acquiredUptime === undefined ? undefined : uptime();
-  if (now !== undefined) return Math.max(0, now - acquiredUptime!) * 1000;
+  if (acquiredUptime !== undefined) return Math.max(0, uptime() - acquiredUptime) * 1000;
   return acquiredAt && Math.max(0, Date.now() - acquiredAt.getTime());
 }
 
