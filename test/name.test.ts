@@ -105,7 +105,14 @@ describe("the file's name", () => {
   });
 
   test("files of other programs are not lock files", () => {
-    for (const file of ["passwd", "exclusive_.lock", "exclusive_a", "a.lock", "exclusive_%zz.lock"])
+    for (const file of [
+      "passwd",
+      "exclusive_.lock",
+      "exclusive_a",
+      "a.lock",
+      "exclusive_%zz.lock",
+      "exclusive_%41.lock",
+    ])
       expect(nameOfFile(file)).toBeUndefined();
   });
 
