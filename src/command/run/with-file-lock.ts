@@ -7,6 +7,7 @@ import type { EventFields } from "../../events.ts";
 import { thisProcess } from "../../holder.ts";
 import { adoptDescendants } from "../../os/child-process.ts";
 import { releaseStderrWith } from "../../os/descriptors.ts";
+import { leaveEngineSignal } from "../../os/signal-mask.ts";
 import {
   exit,
   isSessionLeader,
@@ -140,6 +141,7 @@ function lookAfterFile(lease: FileLease, log: EventLog): void {
 async function prepareStart(): Promise<() => void> {
   const { keepThreads } = await import("../../os/flock-thread.ts");
   thisProcess();
+  leaveEngineSignal();
   keepBlockedSignals();
   return keepThreads();
 }
