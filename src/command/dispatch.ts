@@ -1,6 +1,7 @@
 /** Picks the command, or the flock(1) front end when the program was called as `flock`. */
 import { printable } from "../errors.ts";
 import { write } from "../os/files.ts";
+import { KEEP, keep } from "../os/keeper.ts";
 import { isCompiled } from "../os/self.ts";
 import { unblockForOurselves } from "../os/signal-mask.ts";
 import { BECOME, become } from "../os/spawn.ts";
@@ -41,6 +42,9 @@ async function other(): Promise<number> {
     case BECOME:
       become(rest);
       return EXIT.NOT_FOUND;
+    case KEEP:
+      keep(rest);
+      return EXIT.OK;
     case GUARDIAN:
       return (await import("./run/guardian.ts")).runGuardian();
     case STORE_KEEPER:

@@ -1,13 +1,8 @@
 /** Locks on files that were removed from their path, as proc_pid_fd(5) shows them. Linux only. */
 import { type FileStatus, readDirectory, readlink, readText, realPath, stat } from "./files.ts";
 import { linux } from "./libc.ts";
-import { kernelLocks } from "./lock-table.ts";
-
-/** A process, and the name under which its open file can be opened. */
-export interface RemovedFile {
-  pid: number;
-  file: string;
-}
+import { fileKey, kernelLocks } from "./lock-table.ts";
+import { processIds } from "./processes.ts";
 
 /** What the kernel adds to the name of an open file that was removed. */
 const REMOVED = " (deleted)";
@@ -23,19 +18,40 @@ export const isRemovedFrom = (path: string, fd: number): boolean =>
   linux && readlink(`/proc/self/fd/${fd}`) === `${realName(path)}${REMOVED}`;
 
 /**
- * The other processes that have a lock of flock(2) on a file that was removed from this path, and none on the file that is
- * there now, as far as this user may see them.
+ * The files that were removed from this path and are locked by flock(2), by names under which they can be opened. Not those
+ * of which the process that took the lock has the file that is there now, and as far as this user may see them.
  */
-export function lockersOfRemoved(path: string): RemovedFile[] {
+export function lockedRemoved(path: string): string[] {
   if (!linux) return [];
   const real = realName(path);
-  const pids = new Set([...kernelLocks().values()].flatMap((lock) => lock.pids));
-  pids.delete(process.pid);
-  return [...pids].flatMap((pid) => {
+  const living = new Set(processIds());
+  const device = deviceOf(path);
+  const takers = new Set<number>();
+  let anyLeft = false;
+  for (const [key, { pids }] of kernelLocks())
+    for (const pid of pids) {
+      if (living.has(pid)) takers.add(pid);
+      else if (key.startsWith(device)) anyLeft = true; // any process may have what one that is gone has left
+    }
+  return [...(anyLeft ? living : takers)].flatMap((pid) => {
+    if (pid === process.pid) return [];
     const [removed] = lockedAs(`${real}${REMOVED}`, pid);
-    return removed === undefined || lockedAs(real, pid).length > 0 ? [] : [{ pid, file: removed }];
+    if (removed === undefined) return [];
+    return [pid, takerOf(removed)].some((one) => lockedAs(real, one).length > 0) ? [] : [removed];
   });
 }
+
+/** How the keys of locks begin that are in the directory of this path. */
+function deviceOf(path: string): string {
+  const directory = stat(path.slice(0, path.lastIndexOf("/")) || "/");
+  return typeof directory === "string" ? "" : fileKey(directory).replace(/[^:]*$/, "");
+}
+
+const LOCK = /^lock:.* FLOCK +\S+ +\S+ +(\d+) /m;
+
+/** The process that took the lock of an open file: it may be gone. */
+const takerOf = (file: string): number =>
+  Number(LOCK.exec(readText(file.replace("/fd/", "/fdinfo/")) ?? "")?.[1] ?? 0);
 
 /** The files that were removed from this path and on which this process has a lock of flock(2). */
 export function removedFiles(path: string, pid: number): FileStatus[] {
@@ -52,7 +68,7 @@ function lockedAs(target: string, pid: number): string[] {
     .filter(
       (fd) =>
         readlink(`/proc/${pid}/fd/${fd}`) === target &&
-        /^lock:.* FLOCK /m.test(readText(`/proc/${pid}/fdinfo/${fd}`) ?? ""),
+        LOCK.test(readText(`/proc/${pid}/fdinfo/${fd}`) ?? ""),
     )
     .map((fd) => `/proc/${pid}/fd/${fd}`);
 }

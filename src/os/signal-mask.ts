@@ -82,6 +82,10 @@ const wasIgnored = (number: number): boolean => ((record >> BigInt(number - 1)) 
 
 let isBlocking = false;
 let ignoresChildren = false;
+/** Does the event loop run, or has it? While it rests, the collector suspends this thread, and may not have finished since. */
+let engineSuspends = false;
+/** The engine's handler of SIGPWR, as a `struct sigaction`. */
+const engineAction = new BigUint64Array(20);
 
 /** What this thread blocks now. */
 let blocked = all;
@@ -94,7 +98,7 @@ function without(...signals: number[]): Uint8Array {
 /**
  * Blocks every signal: before the engine starts threads, see `signals.ts`. Not SIGSYS: under a seccomp filter Bun handles
  * it, and a blocked one would end us. Not SIGPWR: the engine's collector suspends this thread by it, and would wait without
- * end. Both are blocked from the start of the command on.
+ * end. Both are blocked from the start of the command on, SIGPWR only where the event loop has not waited before.
  */
 export function blockSignals(): void {
   if (linux) blocked = without(SIGSYS, SIGPWR);
@@ -125,10 +129,16 @@ export function forgetIgnoredChildren(): void {
  * with these signals blocked, and a blocked signal is kept for sigtimedwait(2) even where it is ignored.
  */
 export function restoreIgnored(): void {
-  blocked = all;
+  blocked = engineSuspends ? without(SIGPWR) : all;
   blockAgain();
   if (!isPresent) return;
+  if (engineSuspends) sigaction!(SIGPWR, null, address(engineAction));
   for (const number of [...FAULTS, SIGPWR, SIGSYS]) if (wasIgnored(number)) signal(number, SIG_IGN);
+}
+
+/** Gives SIGPWR back to the engine, where it needs it: call it directly after the command has started. */
+export function restoreEngineSignal(): void {
+  if (isPresent && engineSuspends) sigaction!(SIGPWR, address(engineAction), null);
 }
 
 /**
@@ -146,10 +156,13 @@ export function passFaultsOn(): void {
 /** Blocks what this thread blocks, after another mask. */
 export const blockAgain = (): void => changeMask(SIG_BLOCK, blocked);
 
-/** Opens SIGPWR again: for a thread that goes on with JavaScript beside the command. */
-export function openEngineSignal(): void {
+/**
+ * Leaves SIGPWR to the engine for good, also beside a command: for a process whose event loop waits. The engine would wait
+ * without end for a thread that blocks or ignores it. One that is sent to us is lost.
+ */
+export function leaveEngineSignal(): void {
   if (!linux) return;
-  blocked = without(SIGPWR);
+  engineSuspends = true;
   changeMask(SIG_UNBLOCK, signalSet(SIGPWR));
 }
 
@@ -158,17 +171,21 @@ export function ignoreChildren(): void {
   signal(SIGCHLD, SIG_IGN);
 }
 
-/** Restores the mask that we were started with: for commands that do not wait for signals. */
+/** Restores the mask that we were started with: for the command that this process becomes. */
 export function unblockSignals(): void {
   setMask(maskAtStart);
 }
 
+/** The mask that we were started with, less the engine's signal: for our own code. */
+export const ownMask = (): typeof maskAtStart =>
+  linux ? maskAtStart.map((bits, i) => bits & ~signalSet(SIGPWR)[i]!) : maskAtStart;
+
 /**
- * As `unblockSignals`, for a command of ours that starts no other program in its place: a write beyond the limit on file sizes
- * fails, and does not end us.
+ * For a command of ours that does not wait for signals, and starts no other program in its place. A write beyond the limit on
+ * file sizes fails, and does not end us.
  */
 export function unblockForOurselves(): void {
-  unblockSignals();
+  setMask(ownMask());
   signal(SIGXFSZ, SIG_IGN);
 }
 

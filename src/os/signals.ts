@@ -19,7 +19,7 @@
  */
 import { isTimerOver, SIGALRM, setTimer } from "./interval-timer.ts";
 import { address, libc, linux } from "./libc.ts";
-import { blockAgain, changeMask, maskAtStart, setMask, wasBlocked } from "./signal-mask.ts";
+import { blockAgain, changeMask, maskAtStart, ownMask, setMask, wasBlocked } from "./signal-mask.ts";
 import {
   allSignals,
   interruptWith,
@@ -70,7 +70,7 @@ const all = allSignals();
 
 /** Lets the pending signals have their effect on us. No thread may be started in between. */
 export function takePendingSignals(): void {
-  interruptible(() => {});
+  interruptible(() => {}, ownMask());
 }
 
 /** Makes a system call that a signal may end, or in which one may end us. No thread may be started in between. */

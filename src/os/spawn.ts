@@ -20,6 +20,7 @@ import {
   ignoreChildren,
   lostActions,
   maskAtStart,
+  restoreEngineSignal,
   restoreIgnored,
   unblockSignals,
 } from "./signal-mask.ts";
@@ -145,6 +146,7 @@ export function start(command: Command): Started {
     failure = spawn(strings);
     if (failure === "ENOEXEC") failure = spawn(asScript(strings));
   }
+  restoreEngineSignal();
   if (failure !== undefined) return { failure, lockFd };
   closeInherited(lockFd);
   return { pid: pid[0]!, lockFd };

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { binary } from "../support/paths.ts";
-import { alive, processGroupOf, stateOf, waiters } from "../support/proc.ts";
+import { alive, inSignalSet, processGroupOf, stateOf, waiters } from "../support/proc.ts";
 import { command, exclusive, hold, Process, start } from "../support/process.ts";
 import { required } from "../support/required.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -70,11 +70,7 @@ async function listening(wrapper: Process): Promise<number> {
   return Number(/pid (\d+)/.exec(wrapper.stdout)![1]);
 }
 
-/** Is this signal pending in the process? */
-function pendingIn(pid: number, signal: number): boolean {
-  const [, pending] = /^ShdPnd:\t(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))!;
-  return ((BigInt(`0x${pending}`) >> BigInt(signal - 1)) & 1n) === 1n;
-}
+const pendingIn = (pid: number, signal: number) => inSignalSet(pid, "ShdPnd", signal);
 
 /** A field of a thread's status, proc(5). */
 const fieldOf = (pid: number, task: string, key: string): string =>
@@ -161,6 +157,19 @@ describe.if(here)("signals", () => {
     await until(() => pendingIn(pid, 10), "the signal to be pending in the command");
     process.kill(waiter.pid, FENCE);
     expect(await waiter.result).toMatchObject({ status: 7 });
+  });
+
+  // The engine's collector suspends the main thread by it, and waits for that without end.
+  test("a SIGPWR that was ignored at the start is ignored by the command, but not by a wrapper that has waited", async () => {
+    using dir = new TempDir();
+    await using holder = await hold(dir, "t");
+    const command = ["run", "-w", "t", "--", "sh", "-c", "echo $$; exec sleep 60"];
+    await using waiter = new Process(["env", "--ignore-signal=PWR", binary, ...command], { dir });
+    await until(() => waiters(dir.lockfile("t")) === 1, "the waiter");
+    holder.kill();
+    await waiter.says("\n");
+    const ignores = (pid: number) => inSignalSet(pid, "SigIgn", UNNAMED.SIGPWR!);
+    expect([Number(waiter.stdout), waiter.pid].map(ignores)).toEqual([true, false]);
   });
 
   test("a signal of a fault that another process sends ends a wait without a word", async () => {

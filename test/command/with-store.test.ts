@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { copyFileSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { certificate } from "../support/certificate.ts";
 import { binary } from "../support/paths.ts";
-import { alive, descriptorsOf } from "../support/proc.ts";
+import { alive, descriptorsOf, inSignalSet } from "../support/proc.ts";
 import { command, exclusive, hold as holdLock, Process, start } from "../support/process.ts";
 import { hasRedis, type RedisServer, startRedis } from "../support/servers.ts";
 import { TempDir } from "../support/temp-dir.ts";
@@ -32,7 +32,31 @@ describe.if(hasRedis())("with a store", () => {
     await server?.[Symbol.asyncDispose]();
   });
 
-  // The engine collects garbage in another thread when the event loop has rested for some seconds, and suspends the main one.
+  // The engine collects garbage in another thread when the event loop has rested for some seconds, and suspends the main one
+  // by SIGPWR.
+  for (const way of ["block", "ignor"] as const) {
+    test(`SIGPWR is the engine's in the wrapper, and the command finds it as it was: ${way}ed`, async () => {
+      const argv = [
+        "env",
+        way === "block" ? "--block-signal=PWR" : "--ignore-signal=PWR",
+        binary,
+        "run",
+        "--ttl",
+        "2s",
+        `pwr-${way}`,
+        "--",
+        "sh",
+        "-c",
+        "echo $$; exec sleep 60",
+      ];
+      await using wrapper = new Process(argv, { env: env() });
+      await wrapper.says("\n");
+      const is = (pid: number) => [inSignalSet(pid, "SigBlk", 30), inSignalSet(pid, "SigIgn", 30)];
+      expect(is(Number(wrapper.stdout))).toEqual([way === "block", way === "ignor"]);
+      await until(() => is(wrapper.pid).join() === "false,false", "the wrapper's to be the engine's again");
+    });
+  }
+
   test("each of twelve runs ends with its command, also after fourteen seconds", async () => {
     const long = (i: number) => ["run", "--ttl", "15s", `long${i}`, "--", "sleep", "14"];
     const runs = Array.from({ length: 12 }, (_, i) => start(long(i), { env: env() }));

@@ -19,6 +19,12 @@ export const processGroupOf = (pid: number): number => Number(statFields(pid)?.[
 /** When a process started, in clock ticks since the boot. */
 export const startTimeOf = (pid: number): string => statFields(pid)![19]!;
 
+/** Is this signal in a set of proc_pid_status(5), for the blocked ones of the main thread? */
+export function inSignalSet(pid: number, set: "ShdPnd" | "SigBlk" | "SigIgn", signal: number): boolean {
+  const [, bits] = new RegExp(`^${set}:\\t(.*)$`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))!;
+  return ((BigInt(`0x${bits}`) >> BigInt(signal - 1)) & 1n) === 1n;
+}
+
 /** Is this process alive, and not dead or a zombie? */
 export function alive(pid: number): boolean {
   const state = stateOf(pid);

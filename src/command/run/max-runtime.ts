@@ -49,6 +49,8 @@ interface Watch {
   meanwhile?: () => void;
   /** Those that have an open file of the command. */
   heirs?: () => number[];
+  /** Processes that are not of the command. */
+  except?: readonly number[];
   /** The fields of the event. */
   details?: () => EventFields["overran"];
 }
@@ -67,7 +69,7 @@ export function superviseFor(
   pid: number,
   limit: RunLimit | undefined,
   log: EventLog,
-  { seen, meanwhile, heirs, details }: Watch,
+  { seen, meanwhile, heirs, except = [], details }: Watch,
 ): Supervised {
   if (limit === undefined) {
     const ending = supervise(pid, seen, () => {
@@ -78,7 +80,7 @@ export function superviseFor(
   }
   const began = clock();
   const overAt = began + limit.runtime;
-  const tree = new ProcessTree({ command: pid, wrapper: process.pid, ...(heirs && { heirs }) });
+  const tree = new ProcessTree({ command: pid, wrapper: process.pid, except, ...(heirs && { heirs }) });
   let stopping: TreeEnding | undefined;
   const step = () => {
     meanwhile?.();

@@ -7,6 +7,8 @@ import type { EventFields } from "../../events.ts";
 import { thisProcess } from "../../holder.ts";
 import { adoptDescendants } from "../../os/child-process.ts";
 import { releaseStderrWith } from "../../os/descriptors.ts";
+import { keepWhileHeld } from "../../os/keeper.ts";
+import { leaveEngineSignal } from "../../os/signal-mask.ts";
 import {
   exit,
   isSessionLeader,
@@ -119,17 +121,26 @@ function runCommand(plan: RunPlan, lease: FileLease, { started, seen, log, detai
   if (failure !== undefined) throw cannotStart(argv[0]!, failure);
   lease.recordCommand(pid);
   const reports = verbosity.verbose || verbosity.json;
+  const keepers: number[] = [];
   const meanwhile = () => {
-    lookAfterFile(lease, log);
+    lookAfterFile(lease, log, keepers);
     if (!reports) releaseStderrWith(pid);
   };
-  return superviseFor(pid, limit, log, { seen, details, heirs: () => lease.heirs(), meanwhile });
+  const heirs = () => lease.heirs();
+  return superviseFor(pid, limit, log, { seen, details, heirs, except: keepers, meanwhile });
 }
 
-function lookAfterFile(lease: FileLease, log: EventLog): void {
+/** @param keepers the process that keeps a new file for the command, which has the first one only */
+function lookAfterFile(lease: FileLease, log: EventLog, keepers: number[]): void {
   const change = lease.lookAfterFile();
   if (change === undefined) return;
   const { event, ...details } = change;
+  if (event === "retaken") {
+    const [first, current] = lease.descriptors;
+    for (const pid of keepers.splice(0)) send(pid, SIG.KILL);
+    const keeper = current && keepWhileHeld(current, first!);
+    if (keeper) keepers.push(keeper);
+  }
   log.tell(event, details, () => describePlaceChange(change));
 }
 
@@ -140,6 +151,7 @@ function lookAfterFile(lease: FileLease, log: EventLog): void {
 async function prepareStart(): Promise<() => void> {
   const { keepThreads } = await import("../../os/flock-thread.ts");
   thisProcess();
+  leaveEngineSignal();
   keepBlockedSignals();
   return keepThreads();
 }

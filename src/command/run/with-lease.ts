@@ -30,7 +30,7 @@ import { adoptDescendants, type Ending, reapOthers } from "../../os/child-proces
 import { clock } from "../../os/clock.ts";
 import { close } from "../../os/files.ts";
 import { makeMarker, processesWith } from "../../os/marker.ts";
-import { openEngineSignal } from "../../os/signal-mask.ts";
+import { leaveEngineSignal } from "../../os/signal-mask.ts";
 import { isIgnored } from "../../os/signal-sets.ts";
 import { exit, keepBlockedSignals, SIG } from "../../os/signals.ts";
 import { start } from "../../os/spawn.ts";
@@ -65,6 +65,7 @@ const HEIRS_MS = 100;
  * @throws {StoreError} when the store is unreachable or refuses the request
  */
 export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log: EventLog): Promise<never> {
+  leaveEngineSignal();
   keepBlockedSignals();
   if (!isIgnored(SIG.PIPE)) process.on("SIGPIPE", () => {}); // writing to a guardian that has ended must not end us
   const { name } = plan.request;
@@ -153,7 +154,6 @@ async function runCommand(
   guardian.tell({ starting: true, marker: marker.id });
   adoptDescendants();
   const { pid, failure, lockFd } = start({ argv, env: mark, lockFd: marker.fd });
-  openEngineSignal();
   close(lockFd);
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });

@@ -90,8 +90,8 @@ export class FileLease implements Lease {
     try {
       if (!this.file.givenByUser) this.#leaveFile();
     } finally {
+      for (const fd of this.descriptors) flock(fd, LOCK.UN);
       this.#place.close();
-      flock(this.open.fd, LOCK.UN);
       files.close(this.open.fd);
     }
   }

@@ -18,9 +18,9 @@ import {
   fileKey,
   type KernelLock,
   kernelLocks,
-  type LockHolding,
   type OpenLock,
   openLocks,
+  waitsInKernel,
 } from "../../os/lock-table.ts";
 import { innermostPid, parentOf, processIds, startTime } from "../../os/processes.ts";
 import type { LockStatus } from "../store.ts";
@@ -47,12 +47,23 @@ class Snapshot {
     return this.#openLocks(pid)?.some((lock) => lock.inode === String(inode));
   }
 
-  /** Every process but this one that has the lock on this inode, as far as the kernel tells us. */
-  holdings(inode: bigint): LockHolding[] {
-    const all = processIds()
-      .filter((pid) => pid !== process.pid)
-      .flatMap((pid) => (this.#openLocks(pid) ?? []).map((lock) => ({ pid, ...lock })));
-    return all.filter((lock) => lock.inode === String(inode));
+  /**
+   * The processes but this one that have the lock on this inode from one of those that took it, as far as the kernel tells
+   * us. One that waits for a removed file keeps this one for those that have that: `keepWhileHeld`.
+   */
+  heirs(inode: bigint, takenBy: readonly (number | undefined)[]): number[] {
+    const waits = waitsInKernel();
+    const heirs = this.#holdings(String(inode), takenBy).flatMap((pid) => {
+      const wait = waits.find((wait) => wait.pid === pid);
+      const kept = wait === undefined ? [] : this.#holdings(wait.inode, takenBy);
+      return kept.length > 0 ? kept : [pid];
+    });
+    return [...new Set(heirs)];
+  }
+
+  #holdings(inode: string, takers: readonly (number | undefined)[]): number[] {
+    const has = (lock: OpenLock) => lock.inode === inode && takers.includes(lock.takenBy);
+    return processIds().filter((pid) => pid !== process.pid && this.#openLocks(pid)?.some(has));
   }
 }
 
@@ -101,6 +112,13 @@ export function statusOf(
   }
 }
 
+/** The holders of the lock on an open lock file, as the kernel and the record name them. */
+export function holdersOf(fd: number, file: files.FileStatus): Holder[] {
+  const snapshot = new Snapshot();
+  const lock = snapshot.locks.get(fileKey(file));
+  return holders(readRecord(fd), lock?.mode ?? "exclusive", lock, file.ino, snapshot);
+}
+
 /** Whether and how a lock is held. */
 interface Seen {
   state: LockStatus["state"];
@@ -139,7 +157,9 @@ function holders(
   const byRecord: Holder = { ...holderByRecord(written, (pid) => snapshot.startTime(pid)), mode };
   // A killed wrapper leaves its command holding the lock; trust the recorded command pid only if the kernel confirms it.
   const { alive, commandPid } = byRecord;
-  if (alive === false && commandPid !== undefined && !snapshot.holds(commandPid, inode))
+  const isConfirmed = (pid: number) =>
+    snapshot.holds(pid, inode) || snapshot.heirs(inode, [recorded]).includes(pid);
+  if (alive === false && commandPid !== undefined && !isConfirmed(commandPid))
     byRecord.commandPid = undefined;
   if (lock === undefined) {
     // The kernel does not name the holder: it is in another pid namespace, or it is gone and a child has the lock.
@@ -154,9 +174,13 @@ function holders(
       if (same) return [{ ...byRecord, pid, alive: true, commandPid: childNamed(pid, record.command) }];
       const holds = snapshot.holds(pid, inode);
       if (holds) return [{ pid, alive: true, mode }];
-      // The process that took it is gone, and what it left has the lock.
+      // The process that took it is gone, and what it left has the lock. Readers write over each other's records: whichever
+      // is there tells that the file is one of ours.
+      const { host } = mode === "shared" ? byRecord : {};
       const left: Holder =
-        pid === recorded && byRecord.alive === false ? byRecord : { pid, alive: holds, mode };
+        pid === recorded && byRecord.alive === false
+          ? byRecord
+          : { pid, alive: holds, mode, ...(host && { host }) };
       return heirsOf(left, [pid], inode, snapshot);
     })
     .sort((a, b) => Number(b.acquiredAt !== undefined) - Number(a.acquiredAt !== undefined));
@@ -168,8 +192,7 @@ function holders(
  */
 function heirsOf(taker: Holder, takenBy: readonly number[], inode: bigint, snapshot: Snapshot): Holder[] {
   if (taker.alive !== false || taker.commandPid !== undefined) return [taker];
-  const heirs = snapshot.holdings(inode).filter((lock) => takenBy.includes(lock.takenBy));
-  const pids = [...new Set(heirs.map(({ pid }) => pid))];
+  const pids = snapshot.heirs(inode, takenBy);
   return pids.length === 0 ? [taker] : pids.map((pid) => ({ ...taker, pid, alive: true, left: true }));
 }
 

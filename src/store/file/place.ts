@@ -10,8 +10,8 @@
  * 1. The first file stays locked: the command has inherited it, and waiters are queued on it.
  * 2. The new file is only tried, never waited for. A process that holds one file and waits for a newer one would close a
  *    circle.
- * 3. A removed file has no link left, so that it cannot be linked again: link(2). The command never gets the new one. It
- *    ends with this process.
+ * 3. A removed file has no link left, so that it cannot be linked again: link(2). The command never gets the new one. A
+ *    process that waits for the removed one has it, up to the end of the last process of the command: `keepWhileHeld`.
  */
 import { encodeRecord, type HolderRecord, holderByRecord, type Mode } from "../../holder.ts";
 import * as files from "../../os/files.ts";

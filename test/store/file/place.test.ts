@@ -1,8 +1,17 @@
 /** The file of a held lock stays at its path, or is made there again. */
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, lstatSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { binary } from "../../support/paths.ts";
-import { command, exclusive, hold, type Process, start, startScript } from "../../support/process.ts";
+import { alive } from "../../support/proc.ts";
+import {
+  childrenOf,
+  command,
+  exclusive,
+  hold,
+  type Process,
+  start,
+  startScript,
+} from "../../support/process.ts";
 import { required } from "../../support/required.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
@@ -128,6 +137,117 @@ test.if(process.platform === "linux")(
     holder.kill();
     await holder.result;
     expect(await exclusive(["status", "t"], { dir })).toMatchObject({ status: 3 });
+  },
+);
+
+const linux = process.platform === "linux";
+
+/** A run of which the lock's file was removed, and taken again; with the pid of its command, of which a child is at work. */
+async function retaken(dir: TempDir, ...options: string[]): Promise<{ holder: Process; pid: number }> {
+  const holder = start(["run", ...options, "t", "--", "sh", "-c", "echo $$; sleep 600; true"], { dir });
+  await holder.says("\n");
+  rmSync(dir.lockfile("t"));
+  await until(() => holder.stderr.includes("it is there again"), "the path to be retaken");
+  return { holder, pid: Number(holder.stdout) };
+}
+
+describe.if(linux)("a removed file was taken again, and then the wrapper is killed", () => {
+  const status = (dir: TempDir) => exclusive(["status", "t"], { dir });
+  const kill = async (holder: Process) => {
+    holder.kill("SIGKILL");
+    await holder.result;
+  };
+
+  for (const options of [[], ["--keep"], ["--shared"]]) {
+    test(`the lock stays with its command, by which stop and status know it: ${options}`, async () => {
+      using dir = new TempDir();
+      const { holder, pid } = await retaken(dir, ...options);
+      await using _holder = holder;
+      await kill(holder);
+      expect(await refusal(dir, "run")).toMatchObject({ status: 75, stdout: "" });
+      await until(
+        async () => (await status(dir)).stdout.includes(`by pid ${pid} `),
+        "status to name the command",
+      );
+      expect((await exclusive(["list"], { dir })).stdout).toContain(` ${pid} `);
+      expect(await exclusive(["stop", "t"], { dir })).toMatchObject({
+        status: 0,
+        stderr: `exclusive: stopped pid ${pid}: 't' is free\n`,
+      });
+      expect(alive(pid)).toBe(false);
+      expect(await exclusive(["run", "t", "--", "echo", "in"], { dir })).toMatchObject({ stdout: "in\n" });
+    });
+  }
+
+  test("with what the command left, once that is killed too; --if-held replace ends it", async () => {
+    using dir = new TempDir();
+    const { holder, pid } = await retaken(dir);
+    await using _holder = holder;
+    const [child] = childrenOf(pid);
+    process.kill(pid, "SIGKILL");
+    await holder.result;
+    expect(holder.stderr).toContain(`stays locked by 1 process that the command left (pid ${child})`);
+    expect(await refusal(dir, "run")).toMatchObject({ status: 75, stdout: "" });
+    const words = `held by pid ${child} (left by its command)`;
+    await until(async () => (await status(dir)).stdout.includes(words), "status to name the child");
+    const next = ["run", "--if-held", "replace", "t", "--", "echo", "in"];
+    expect(await exclusive(next, { dir })).toMatchObject({ stdout: "in\n" });
+    expect(alive(child!)).toBe(false);
+  });
+
+  test("a waiter of before the removal gets the lock when the command has ended, and not earlier", async () => {
+    using dir = new TempDir();
+    await using holder = await hold(dir, "t");
+    await using waiter = start(["run", "-v", "--wait", "t", "--", "echo", "mine"], { dir });
+    await until(() => waiter.stderr.includes("waiting"), "it waits");
+    const [pid] = childrenOf(holder.pid);
+    rmSync(dir.lockfile("t"));
+    await until(() => holder.stderr.includes("it is there again"), "the path to be retaken");
+    await kill(holder);
+    expect(await refusal(dir, "run")).toMatchObject({ status: 75, stdout: "" });
+    expect(waiter.running).toBe(true);
+    process.kill(pid!, "SIGKILL");
+    expect(await waiter.result).toMatchObject({ status: 0, stdout: "mine\n" });
+  });
+
+  test("status and stop know what has a file that was not taken again", async () => {
+    using dir = new TempDir();
+    await using holder = start(["run", "t", "--", "sh", "-c", "echo $$; sleep 600; true"], { dir });
+    await holder.says("\n");
+    const pid = Number(holder.stdout);
+    await kill(holder);
+    rmSync(dir.lockfile("t"));
+    expect((await status(dir)).stdout).toMatch(`'t' is held by pid ${pid} for`);
+    expect(await exclusive(["stop", "t"], { dir })).toMatchObject({ status: 0 });
+    expect(alive(pid)).toBe(false);
+    expect(await status(dir)).toMatchObject({ status: 3 });
+  });
+
+  test("nothing stays behind a run that ends by itself, or after --max-runtime", async () => {
+    using dir = new TempDir();
+    const { holder, pid } = await retaken(dir, "--max-runtime", "5s", "--kill-after", "1h");
+    await using _holder = holder;
+    const keepers = childrenOf(holder.pid).filter((child) => child !== pid);
+    expect(keepers.length).toBe(1);
+    expect(await holder.result).toMatchObject({ status: 124 });
+    await until(() => !keepers.some(alive), "the process that kept the file to end");
+    expect(dir.list()).toEqual([]);
+  });
+});
+
+test.if(linux)(
+  "stop ends what a reader's killed wrapper left, also when a later reader has come and gone",
+  async () => {
+    using dir = new TempDir();
+    await using holder = start(["run", "--shared", "t", "--", "sh", "-c", "echo $$; exec sleep 600"], {
+      dir,
+    });
+    await holder.says("\n");
+    holder.kill("SIGKILL");
+    await holder.result;
+    expect(await exclusive(["run", "--shared", "t", "--", "true"], { dir })).toMatchObject({ status: 0 });
+    expect(await exclusive(["stop", "t"], { dir })).toMatchObject({ status: 0 });
+    expect(alive(Number(holder.stdout))).toBe(false);
   },
 );
 
