@@ -44,6 +44,21 @@ test("--signal: by name or number", async () => {
   }
 });
 
+test.if(process.platform === "linux" && required("python3", "python3"))(
+  "--signal takes real-time signals, as systemd's SIGRTMIN+3 that powers a container off",
+  async () => {
+    using dir = new TempDir();
+    for (const signal of ["RTMIN+3", "SIGRTMAX-27", "37"]) {
+      const script =
+        "import signal, sys; signal.signal(37, lambda *_: sys.exit(7)); print('begun', flush=True)\nwhile True: signal.pause()";
+      await using holder = start(["run", "job", "--", "python3", "-ISc", script], { dir });
+      await holder.says("begun");
+      expect(await stop(dir, "--signal", signal, "job")).toMatchObject({ status: 0 });
+      expect(await holder.result).toMatchObject({ status: 7 });
+    }
+  },
+);
+
 test("SIGKILL follows after --grace, for the command too; nothing is left", async () => {
   using dir = new TempDir();
   await using holder = await holdStubborn(dir, "job");
