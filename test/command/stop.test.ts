@@ -349,3 +349,28 @@ test.if(process.platform === "linux")(
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
   },
 );
+
+test.if(process.platform === "linux")(
+  "what a holder has left behind is known though the file was removed: a keeper, and a command without its wrapper",
+  async () => {
+    using dir = new TempDir();
+    expect(await exclusive(["hold", "kept"], { dir })).toMatchObject({ status: 0 });
+    expect(await exclusive(["run", "--hold-for", "1h", "kept-for", "--", "true"], { dir })).toMatchObject({
+      status: 0,
+    });
+    const script = "sleep 600 & echo begun; wait";
+    await using orphan = start(["run", "orphan", "--", "sh", "-c", script], { dir });
+    await orphan.says("begun");
+    orphan.kill("SIGKILL");
+    await until(() => !alive(orphan.pid), "the wrapper to be gone");
+    for (const name of ["kept", "kept-for", "orphan"]) {
+      const { holder } = JSON.parse((await exclusive(["status", "--json", name], { dir })).stdout);
+      rmSync(dir.lockfile(name));
+      const now = await exclusive(["status", name], { dir });
+      expect(now).toMatchObject({ status: 0, stdout: expect.stringContaining(String(holder.commandPid)) });
+      expect(await exclusive(["stop", name], { dir })).toMatchObject({ status: 0 });
+      expect(alive(holder.commandPid)).toBe(false);
+      expect(await exclusive(["status", name], { dir })).toMatchObject({ status: 3 });
+    }
+  },
+);
