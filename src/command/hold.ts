@@ -17,6 +17,7 @@ import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print } from "./output/print.ts";
 import { leaveToKeeper, untilAfter } from "./run/keeper.ts";
+import { BARE_DURATION } from "./run/operands.ts";
 
 const ARGS = defineArgs({
   ...NAME,
@@ -49,7 +50,7 @@ export default defineCommand({
     ],
     notes: [
       "Exit status: 0 taken, 75 held by another process",
-      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_LOG_FILE",
+      "Environment: EXCLUSIVE_DIR, EXCLUSIVE_STORE, EXCLUSIVE_LOG_FILE",
     ],
   },
   args: ARGS,
@@ -59,10 +60,12 @@ export default defineCommand({
 /** Takes the lock, and leaves it to a process that does nothing else: this one ends at once. */
 export async function hold(args: string[]): Promise<number> {
   const { values, rest } = parseOptions(args, ARGS);
-  if (rest.length > 1)
-    throw new UsageError(
-      `hold takes NAME alone (did you mean exclusive run ${rest.map(shellWord).join(" ")}?)`,
-    );
+  if (rest.length > 1) {
+    const [, time, ...more] = rest;
+    const meant = BARE_DURATION.test(time!) && more.length === 0;
+    const hint = meant ? `--for ${time}` : `exclusive run ${rest.map(shellWord).join(" ")}`;
+    throw new UsageError(`hold takes NAME alone (did you mean ${hint}?)`);
+  }
   const name = requireName(rest);
   const { label, quiet, json } = values;
   const time = values.for === undefined ? undefined : milliseconds(values.for);

@@ -4,6 +4,7 @@ import { constants } from "node:os";
 import { defineCommand } from "citty";
 import { milliseconds } from "../duration.ts";
 import { printable } from "../errors.ts";
+import { realTimeSignal } from "../os/signal-name.ts";
 import { SIG } from "../os/signals.ts";
 import { statusWithSlots } from "../store/look-up.ts";
 import type { LockStatus } from "../store/store.ts";
@@ -27,6 +28,7 @@ const ARGS = defineArgs({
     alias: "s",
     valueHint: "SIGNAL",
     description: "send this first, instead of TERM",
+    details: "A name or a number, `RTMIN+3` included.",
   },
   grace: {
     type: "string",
@@ -98,6 +100,8 @@ function signalNumber(text: string): number {
   const numbers: readonly number[] = Object.values(constants.signals);
   if (Object.hasOwn(constants.signals, name)) return constants.signals[name as NodeJS.Signals];
   if (/^\d+$/.test(text) && numbers.includes(Number(text))) return Number(text);
+  const realTime = realTimeSignal(name.slice(3));
+  if (realTime !== undefined) return realTime;
   const names = Object.keys(constants.signals).map((signal) => signal.slice(3));
   const meant = suggestion(name.slice(3), names) || ` (one of ${names.join(", ")}, or a number)`;
   throw new UsageError(`no such signal: '${printable(text)}'${meant}`);

@@ -1,5 +1,6 @@
 /** Locks on files that were removed from their path, as proc_pid_fd(5) shows them. Linux only. */
 import { type FileStatus, readDirectory, readlink, readText, realPath, stat } from "./files.ts";
+import { pidNamespace } from "./host.ts";
 import { linux } from "./libc.ts";
 import { fileKey, kernelLocks } from "./lock-table.ts";
 import { processIds } from "./processes.ts";
@@ -17,6 +18,9 @@ function realName(path: string): string {
 export const isRemovedFrom = (path: string, fd: number): boolean =>
   linux && readlink(`/proc/self/fd/${fd}`) === `${realName(path)}${REMOVED}`;
 
+/** The pid namespace that the machine starts with: `PROC_PID_INIT_INO` of the kernel. */
+const FIRST_NAMESPACE = "4026531836";
+
 /**
  * The files that were removed from this path and are locked by flock(2), by names under which they can be opened. Not those
  * of which the process that took the lock has the file that is there now, and as far as this user may see them.
@@ -27,7 +31,8 @@ export function lockedRemoved(path: string): string[] {
   const living = new Set(processIds());
   const device = deviceOf(path);
   const takers = new Set<number>();
-  let anyLeft = false;
+  // Elsewhere /proc/locks has nothing of a process that has ended.
+  let anyLeft = pidNamespace() !== FIRST_NAMESPACE;
   for (const [key, { pids }] of kernelLocks())
     for (const pid of pids) {
       if (living.has(pid)) takers.add(pid);
@@ -47,7 +52,7 @@ function deviceOf(path: string): string {
   return typeof directory === "string" ? "" : fileKey(directory).replace(/[^:]*$/, "");
 }
 
-const LOCK = /^lock:.* FLOCK +\S+ +\S+ +(\d+) /m;
+const LOCK = /^lock:.* FLOCK +\S+ +\S+ +(-?\d+) /m;
 
 /** The process that took the lock of an open file: it may be gone. */
 const takerOf = (file: string): number =>

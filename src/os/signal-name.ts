@@ -5,3 +5,14 @@ export function signalName(number: number): string {
   const { signals } = (require("node:os") as typeof import("node:os")).constants;
   return Object.entries(signals).find(([, each]) => each === number)?.[0] ?? `SIG${number}`;
 }
+
+/** The real-time signals that the C library leaves to programs: signal(7). */
+const RTMIN = 34;
+const RTMAX = 64;
+
+/** 37 for `RTMIN+3`, `RTMAX-27` and `37`, as kill(1) has it; undefined for what is no real-time signal of this system. */
+export function realTimeSignal(text: string): number | undefined {
+  const [, limit, offset = ""] = /^(RTMIN|RTMAX)([+-]\d+)?$/.exec(text) ?? [];
+  const number = limit === undefined ? Number(text) : (limit === "RTMIN" ? RTMIN : RTMAX) + Number(offset);
+  return process.platform === "linux" && number >= RTMIN && number <= RTMAX ? number : undefined;
+}

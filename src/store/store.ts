@@ -42,7 +42,8 @@ export function describePlaceChange({ event, lockfile, holder, reason }: PlaceCh
   const removed = `the lock file ${printable(lockfile)} was removed while its lock was held`;
   if (event === "retaken") return `${removed}: it is there again, and locked`;
   if (reason !== undefined) return `${removed}, and cannot be made again: ${reason}`;
-  return `${removed}, and ${holder?.pid ? `pid ${holder.pid}` : "another process"} holds the lock at the same time`;
+  const pid = holder?.alive === false ? (holder.commandPid ?? holder.pid) : holder?.pid;
+  return `${removed}, and ${pid ? `pid ${pid}` : "another process"} holds the lock at the same time`;
 }
 
 /** A lock that is held. */

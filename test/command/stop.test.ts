@@ -44,6 +44,21 @@ test("--signal: by name or number", async () => {
   }
 });
 
+test.if(process.platform === "linux" && required("python3", "python3"))(
+  "--signal takes real-time signals, as systemd's SIGRTMIN+3 that powers a container off",
+  async () => {
+    using dir = new TempDir();
+    for (const signal of ["RTMIN+3", "SIGRTMAX-27", "37"]) {
+      const script =
+        "import signal, sys; signal.signal(37, lambda *_: sys.exit(7)); print('begun', flush=True)\nwhile True: signal.pause()";
+      await using holder = start(["run", "job", "--", "python3", "-ISc", script], { dir });
+      await holder.says("begun");
+      expect(await stop(dir, "--signal", signal, "job")).toMatchObject({ status: 0 });
+      expect(await holder.result).toMatchObject({ status: 7 });
+    }
+  },
+);
+
 test("SIGKILL follows after --grace, for the command too; nothing is left", async () => {
   using dir = new TempDir();
   await using holder = await holdStubborn(dir, "job");
@@ -332,5 +347,30 @@ test.if(process.platform === "linux")(
     expect(await exclusive(["stop", "t"], { dir })).toMatchObject({ status: 0 });
     expect(alive(left)).toBe(false);
     expect(await holder.result).toMatchObject({ signal: "SIGTERM" });
+  },
+);
+
+test.if(process.platform === "linux")(
+  "what a holder has left behind is known though the file was removed: a keeper, and a command without its wrapper",
+  async () => {
+    using dir = new TempDir();
+    expect(await exclusive(["hold", "kept"], { dir })).toMatchObject({ status: 0 });
+    expect(await exclusive(["run", "--hold-for", "1h", "kept-for", "--", "true"], { dir })).toMatchObject({
+      status: 0,
+    });
+    const script = "sleep 600 & echo begun; wait";
+    await using orphan = start(["run", "orphan", "--", "sh", "-c", script], { dir });
+    await orphan.says("begun");
+    orphan.kill("SIGKILL");
+    await until(() => !alive(orphan.pid), "the wrapper to be gone");
+    for (const name of ["kept", "kept-for", "orphan"]) {
+      const { holder } = JSON.parse((await exclusive(["status", "--json", name], { dir })).stdout);
+      rmSync(dir.lockfile(name));
+      const now = await exclusive(["status", name], { dir });
+      expect(now).toMatchObject({ status: 0, stdout: expect.stringContaining(String(holder.commandPid)) });
+      expect(await exclusive(["stop", name], { dir })).toMatchObject({ status: 0 });
+      expect(alive(holder.commandPid)).toBe(false);
+      expect(await exclusive(["status", name], { dir })).toMatchObject({ status: 3 });
+    }
   },
 );

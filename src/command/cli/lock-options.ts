@@ -83,6 +83,7 @@ export function lockLocation(values: LocationValues): LockLocation {
     throw new UsageError("--store cannot be combined with --store-file");
   if (dir !== undefined && file !== undefined) throw new UsageError("--dir cannot be combined with --file");
   const local = dir !== undefined ? "--dir" : file !== undefined ? "--file" : keep ? "--keep" : undefined;
+  if (store === "") throw new UsageError("--store must not be empty (is a variable unset?)");
   const named = store ?? (from === undefined ? undefined : readUrl(from));
   if (named !== undefined && local !== undefined)
     throw new UsageError(`${local} is for locks in files: it cannot be combined with a store`);
@@ -97,6 +98,7 @@ export function lockLocation(values: LocationValues): LockLocation {
 function readUrl(file: string): string {
   const text = readText(absolute(file))?.trim();
   if (text === undefined) throw new UsageError(`cannot read --store-file ${printable(file)}`);
+  if (text === "") throw new UsageError(`--store-file ${printable(file)} is empty: it must have the URL`);
   return text;
 }
 

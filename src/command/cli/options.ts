@@ -90,7 +90,7 @@ function readLetters(
     const name = optionOfLetter(args, letter);
     if (name === undefined && letter === "h") throw new HelpRequest();
     if (letter === "=" && j > 0) throw new UsageError(`-${letters[j - 1]} takes no value`);
-    if (name === undefined) throw unknownOption(`-${letter}`, args);
+    if (name === undefined) throw unknownOption(`-${letter}`, args, j === 0 ? letters : undefined);
     const remaining = letters.slice(j + 1);
     if (takesValue(args[name]!) && remaining !== "") {
       set(name, `-${letter}`, remaining);
@@ -119,15 +119,23 @@ export function splitOnce(text: string, separator: string): [string, string | un
   return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
 }
 
-function unknownOption(option: string, args: ArgsDef): UsageError {
+/** What the letters of flock(1) are to a command that runs another one. */
+const LETTERS_OF_FLOCK: Record<string, string> = {
+  n: "without --wait it does not wait",
+  x: "without --shared the lock is exclusive",
+  c: "a shell script is a COMMAND: -- sh -c SCRIPT",
+  F: "did you mean --exec?",
+};
+
+/** @param letters the whole word of a short option, as in kill(1)'s `-KILL` */
+function unknownOption(option: string, args: ArgsDef, letters = ""): UsageError {
   const names = optionsOf(args).map(([name]) => name);
-  const signal = /^-\d$/.test(option) && names.includes("signal");
-  const meant = option.startsWith("--")
-    ? suggestion(option.slice(2), names, "--")
-    : signal
-      ? ` (did you mean --signal ${option.slice(1)}?)`
-      : "";
-  return new UsageError(`unknown option ${printable(option)}${meant}`);
+  let hint = "";
+  if (option.startsWith("--")) hint = suggestion(option.slice(2), names, "--");
+  else if (names.includes("signal") && /^(\d+|[A-Z]{2,}\d*)$/.test(letters))
+    hint = ` (did you mean --signal ${letters}?)`;
+  else if (wrapsCommand(args) && option[1]! in LETTERS_OF_FLOCK) hint = ` (${LETTERS_OF_FLOCK[option[1]!]})`;
+  return new UsageError(`unknown option ${printable(option)}${hint}`);
 }
 
 /** @throws {UsageError} when the value is not one of the choices */

@@ -10,10 +10,10 @@ import type { EventLog } from "../output/event-log.ts";
 export function cannotStart(command: string, failure: Code): CommandError {
   const ours = isScarcity(failure) || (failure === "EPERM" && !canStartProcesses());
   const status = ours ? EXIT.CANNOT_RUN : failure === "ENOENT" ? EXIT.NOT_FOUND : EXIT.NOT_EXECUTABLE;
-  return new CommandError(
-    `cannot run ${printable(command) || "an empty COMMAND (is a variable unset?)"}: ${errorText(failure)}`,
-    status,
-  );
+  const shown = printable(command) || "an empty COMMAND (is a variable unset?)";
+  // `run NAME 'tar cf x y'`, as for a shell.
+  const hint = status === EXIT.NOT_FOUND && command.includes(" ") ? " (a shell line needs sh -c)" : "";
+  return new CommandError(`cannot run ${shown}: ${errorText(failure)}${hint}`, status);
 }
 
 /** Records the run of a command that could not be started: it held the lock, and ended with a status. */

@@ -31,6 +31,10 @@ export function operands(
 
 /** The error for options behind NAME, with the command line in the right order. */
 function misplaced(options: string[], name: string, tail: string[], definition: ArgsDef): UsageError {
+  if (tail[0] === "-c" && tail.length > 1) {
+    const line = [...options, name, "--", "sh", "-c", tail[1]!].map(quoted).join(" ");
+    return new UsageError(`a shell script is a COMMAND: exclusive run ${line}`);
+  }
   let command: string[];
   try {
     command = parseOptions(tail, definition).rest;

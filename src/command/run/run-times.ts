@@ -58,8 +58,10 @@ function limitOf({ "max-runtime": runtime, "kill-after": killAfter, exec }: Valu
   if (runtime === undefined) return undefined;
   if (exec)
     throw new UsageError("--max-runtime cannot be combined with --exec: no process would be left to stop it");
+  const limit = milliseconds(runtime);
+  if (limit === 0) throw new UsageError("--max-runtime takes a duration longer than 0, such as 2h");
   return {
-    runtime: milliseconds(runtime),
+    runtime: limit,
     killAfter: killAfter === undefined ? KILL_AFTER_MS : milliseconds(killAfter),
   };
 }
