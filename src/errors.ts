@@ -65,8 +65,8 @@ export class CannotAcquireLock extends Error implements Refusal {
 }
 
 function inWords({ lock, holder }: Refusal): string {
-  const { pid, alive } = holder ?? {};
-  if (alive && pid === process.pid)
+  const { pid, alive, until } = holder ?? {};
+  if (alive && pid === process.pid && until === undefined)
     return `'${printable(lock)}' is already locked by this process (pid ${pid})`;
   return `Another '${printable(lock)}' process is already running${pid ? ` (pid ${pid})` : ""}.`;
 }

@@ -69,6 +69,15 @@ export function acquiredNow(): Pick<HolderRecord, "acquired" | "uptime"> {
 }
 
 /**
+ * The time in so many milliseconds as a record has it, ISO 8601; `stopped` without end, and beyond the times that a date
+ * can have.
+ */
+export function untilAfter(milliseconds = Number.POSITIVE_INFINITY): string {
+  const time = new Date(Date.now() + milliseconds);
+  return Number.isNaN(time.getTime()) ? "stopped" : time.toISOString();
+}
+
+/**
  * How long the holder has had the lock, in milliseconds. Counted from boot where the lock was taken in this boot and this
  * pid namespace; else by the two clocks of the wall, either of which may have been set.
  */

@@ -22,6 +22,13 @@ export interface LockOptions {
   slots?: number | undefined;
   /** Leave the lock file in place on release, emptied. */
   keep?: boolean | undefined;
+  /**
+   * Keep the lock at least so long after it was acquired, however soon it is released: so a job runs once per tick on hosts
+   * whose clocks differ. A lock in a file is left to a process that only sleeps, and the program may end: `exclusive list`
+   * shows it, and `exclusive stop` ends it. A lock in a store is kept by the program itself, which runs on until then
+   * (`process.exit()` ends both).
+   */
+  holdFor?: Duration | undefined;
   /** A note for people, kept in the record. */
   label?: string | undefined;
   /** When the lock is held: print that on stderr and exit with status 1. */

@@ -12,14 +12,17 @@ import {
   requestFor,
   type SyncLease,
 } from "./acquire.ts";
+import { withUnit } from "./duration.ts";
 import { CannotAcquireLock, type LockLost, printable } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { type LockOptions, storeFor } from "./lock-options.ts";
 import { LockRecord } from "./lock-record.ts";
 import { inform, type Logger } from "./logger.ts";
 import { callerName } from "./name.ts";
+import { clock } from "./os/clock.ts";
 import { isIgnored } from "./os/signal-sets.ts";
 import { FileStore } from "./store/file/file-store.ts";
+import { releaseAt } from "./store/own-holds.ts";
 import {
   describePlaceChange,
   type Lease,
@@ -49,6 +52,10 @@ export class Lock implements Disposable, AsyncDisposable {
   readonly #request: Request;
   readonly #store: Store;
   readonly #die: boolean;
+  /** In milliseconds. */
+  readonly #holdFor: number;
+  /** The end of that time, on `clock()`. */
+  #keepUntil = 0;
   readonly #logger: Logger | undefined;
   #lease: Lease | undefined;
   #lockfile: string;
@@ -57,12 +64,14 @@ export class Lock implements Disposable, AsyncDisposable {
   /**
    * @param options which lock; nothing is acquired yet
    * @throws `TypeError` for an empty name, options that exclude each other, or a `store` that is not a store
+   * @throws `RangeError` for a `holdFor` that is not a duration
    */
   constructor(options: LockOptions = {}) {
     this.#request = requestFor({ ...options, name: options.name ?? callerName(Lock) });
     this.name = this.#request.name;
     this.#store = storeFor(options);
     this.#die = options.die ?? false;
+    this.#holdFor = withUnit(options.holdFor ?? 0);
     this.#logger = options.logger;
     const logFile = options.logFile ?? process.env.EXCLUSIVE_LOG_FILE;
     this.#record = logFile ? new LockRecord(logFile, this.#request) : undefined;
@@ -135,7 +144,7 @@ export class Lock implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Releases the lock; does nothing when it is not held.
+   * Releases the lock; does nothing when it is not held. With `holdFor` it is kept until that time is over.
    * @throws `TypeError` with a remote store
    */
   releaseSync(): void {
@@ -148,12 +157,13 @@ export class Lock implements Disposable, AsyncDisposable {
     this.#logReleased(lease);
   }
 
-  /** Releases the lock; does nothing when it is not held. */
+  /** Releases the lock; does nothing when it is not held. With `holdFor` it is kept until that time is over. */
   async release(): Promise<void> {
     const lease = this.#lease;
     if (lease === undefined) return;
     this.#lease = undefined; // before the store releases it: from then on this object may acquire it again
-    await release(lease);
+    if (isSync(lease) || clock() >= this.#keepUntil) await release(lease);
+    else void releaseAt(this.#keepUntil, lease);
     this.#logReleased(lease);
   }
 
@@ -205,7 +215,11 @@ export class Lock implements Disposable, AsyncDisposable {
     this.#lease = lease;
     this.#lockfile = lease.location;
     this.#record?.acquired(lease);
-    if (isSync(lease)) lookAfterHeld(warnOf);
+    this.#keepUntil = this.#holdFor && clock() + this.#holdFor;
+    if (isSync(lease)) {
+      lease.keepUntil(this.#keepUntil);
+      lookAfterHeld(warnOf);
+    }
     inform(this.#logger, () => `acquired '${printable(this.name)}' (${printable(lease.location)})`);
     return this;
   }

@@ -12,11 +12,11 @@ import { until } from "./support/until.ts";
 
 /** What reads the wall clock, and why it may. */
 const ALLOWED: Record<string, string> = {
-  "src/holder.ts": "the time in a record; `heldFor`, for people, where the record is of another boot or host",
+  "src/holder.ts":
+    "the times in a record; `heldFor`, for people, where the record is of another boot or host",
   "src/command/list.ts": "the heading of each list that --watch prints",
   "src/command/history/table.ts": "the date that stands in a table, and how long ago a run was",
   "src/events.ts": "the time of an event",
-  "src/command/run/keeper.ts": "the time until which a lock is kept, for people",
   "src/os/files.ts": "the times that a lock file is given, which cleaners compare with the wall clock",
   "src/store/postgres/facts.ts": "the difference between the two clocks, which `doctor` reports",
   "src/store/redis/facts.ts": "the same",

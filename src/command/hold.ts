@@ -4,6 +4,7 @@ import { defineCommand } from "citty";
 import { acquireSync, releaseSync, requestFor } from "../acquire.ts";
 import { milliseconds } from "../duration.ts";
 import { CannotAcquireLock, printable } from "../errors.ts";
+import { untilAfter } from "../holder.ts";
 import { shellWord } from "../os/processes.ts";
 import type { FileStore } from "../store/file/file-store.ts";
 import type { Request } from "../store/store.ts";
@@ -16,7 +17,7 @@ import { describeHeld, untilInWords } from "./output/describe-holder.ts";
 import { Describer } from "./output/describe-processes.ts";
 import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print } from "./output/print.ts";
-import { leaveToKeeper, untilAfter } from "./run/keeper.ts";
+import { leaveToKeeper } from "./run/keeper.ts";
 import { BARE_DURATION } from "./run/operands.ts";
 
 const ARGS = defineArgs({

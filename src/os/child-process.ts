@@ -40,6 +40,12 @@ export function childChange(pid: number): Change | undefined {
   return signal === 0 ? { exited: (status >> 8) & 0xff } : { killed: signal };
 }
 
+/** Reaps this child if it has ended. @returns false while it lives */
+export function hasEnded(pid: number): boolean {
+  c ??= open();
+  return c.waitpid!(pid, address(waitStatus), WNOHANG) !== 0;
+}
+
 const P_ALL = 0;
 const WEXITED = 4;
 const WNOWAIT = linux ? 0x0100_0000 : 0x20;

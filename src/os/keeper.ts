@@ -1,4 +1,5 @@
 /** Starts processes that keep an open file: a lock that stays taken when the program has ended. */
+import { hasEnded } from "./child-process.ts";
 import { closeOnExec } from "./descriptors.ts";
 import { startDetached } from "./detached.ts";
 import { close, fstat, O, open } from "./files.ts";
@@ -27,6 +28,16 @@ export function startKeeper(
 ): { pid: number; failure?: undefined } | { pid?: undefined; failure: Code } {
   const time = String(Math.min(WITHOUT_END, Math.max(0.001, Number(seconds.toFixed(3)))));
   return startDetached(["/bin/sh", "-c", SCRIPT, time], [cString("PATH=/bin:/usr/bin")], descriptors);
+}
+
+const REAP_MS = 1000;
+
+/** Reaps a keeper, in a program that goes on: at its end, which is looked for as long as the event loop turns otherwise. */
+export function reapKeeper(pid: number, milliseconds: number): void {
+  const reap = () => {
+    if (!hasEnded(pid)) setTimeout(reap, REAP_MS).unref();
+  };
+  setTimeout(reap, Math.min(milliseconds + REAP_MS / 10, WITHOUT_END)).unref();
 }
 
 /** The word by which this program starts itself to keep an open file. */

@@ -58,6 +58,8 @@ export class TimedLease implements Lease {
   #renewal: Timer | undefined;
   readonly #deadlineCheck: Timer;
   #released = false;
+  /** No work runs under it: nothing has to be stopped before its end. */
+  #onlyKept = false;
   /** Why the last renewal failed; undefined after a success. */
   #failure: unknown;
   /** Receives each new `deadline`. */
@@ -110,6 +112,19 @@ export class TimedLease implements Lease {
     this.#options.recordCommand?.(pid, until);
   }
 
+  /**
+   * No work runs under it from now on, so that silence does not end it: the engine may still have it as ours, and to release
+   * it would let another process in.
+   */
+  onlyKeep(): void {
+    this.#onlyKept = true;
+  }
+
+  /** Whether the engine has been silent up to the lease's end, so that the lock may have another owner. */
+  get isSilent(): boolean {
+    return clock() >= this.#deadline;
+  }
+
   /** Marks the lock as lost: the engine knows that the session has ended, or that the key has another owner. */
   lose(why: string): void {
     if (this.#isOver) return;
@@ -150,7 +165,7 @@ export class TimedLease implements Lease {
 
   /** Loses the lock when less than a third of the lease is left. @returns false if so */
   #checkDeadline(): boolean {
-    if (clock() < this.#deadline - this.#options.ttl / PARTS) return true;
+    if (this.#onlyKept || clock() < this.#deadline - this.#options.ttl / PARTS) return true;
     const silence = limitInWords(clock() - this.#renewed);
     const { message = "no answer" } = (this.#failure ?? {}) as Partial<Error>;
     const why = message.replace(`${this.location}: `, "").replace(/\.$/, "");

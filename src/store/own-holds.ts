@@ -7,9 +7,11 @@
  * Locks in files are released at exit, in the middle of a scope or of a wait too, so that no file stays behind.
  */
 import type { AsyncLocalStorage } from "node:async_hooks";
+import { clock } from "../os/clock.ts";
 import type { Lease, PlaceChange, Store } from "./store.ts";
+import { pause } from "./time-limit.ts";
 
-/** Pause between two looks at the files of held locks, in milliseconds. */
+/** Pause between two looks at the files of held locks, or at the clock, in milliseconds. */
 const LOOK_MS = 1000;
 
 /** A call of an `exclusive()` function. */
@@ -30,6 +32,8 @@ export interface SyncLease extends Lease {
   releaseSync(): void;
   /** Keeps the lock's file at its path: to be called about once a second. */
   lookAfterFile(): PlaceChange | undefined;
+  /** A release before this time, on `clock()`, leaves the lock to a process that keeps it until then. */
+  keepUntil(time: number): void;
 }
 
 export const isSync = (lease: Lease): lease is SyncLease => "releaseSync" in lease;
@@ -90,6 +94,13 @@ export async function release(lease: Lease): Promise<void> {
   if (isSync(lease)) return releaseSync(lease);
   holds.delete(lease);
   await lease.release();
+}
+
+/** Releases a lock of a store at this time, on `clock()`. Up to then this process renews it, and goes on running. */
+export async function releaseAt(time: number, lease: Lease): Promise<void> {
+  for (let left = time - clock(); left > 0 && lease.lost?.aborted !== true; left = time - clock())
+    await pause(Math.min(left, LOOK_MS));
+  await release(lease);
 }
 
 /** Releases a lock in a file. A second call does nothing. */

@@ -20,12 +20,12 @@ export const secondHoldOf = (request: Request): Request => ({
 const isQueueHead = (name: string): boolean => lockOfQueueHead(name) !== undefined;
 
 /** Both holds as one lease. It is lost when either is. */
-class DoubleHold implements Lease {
+export class DoubleHold<L extends Lease = Lease> implements Lease {
   readonly #lost: AbortSignal | undefined;
 
   constructor(
-    private readonly main: Lease,
-    private readonly second: Lease,
+    readonly main: L,
+    readonly second: L,
   ) {
     const signals = this.#signals();
     this.#lost = signals.length === 0 ? undefined : AbortSignal.any(signals);
@@ -54,11 +54,11 @@ class DoubleHold implements Lease {
 }
 
 /** A store that takes both holds of each lock, in one process. */
-export class DoubleHoldStore implements Store {
+export class DoubleHoldStore<L extends Lease> implements Store<L | DoubleHold<L>> {
   /** @param engine a store that takes one */
-  constructor(private readonly engine: Store) {}
+  constructor(private readonly engine: Store<L>) {}
 
-  async tryAcquire(request: Request, signal?: AbortSignal): Promise<Lease | undefined> {
+  async tryAcquire(request: Request, signal?: AbortSignal): Promise<L | DoubleHold<L> | undefined> {
     const main = await this.engine.tryAcquire(request, signal);
     if (main === undefined || isQueueHead(request.name)) return main;
     const second = await orRelease(main, this.engine.tryAcquire(secondHoldOf(request), signal));
@@ -67,7 +67,7 @@ export class DoubleHoldStore implements Store {
     return undefined;
   }
 
-  async waitAcquire(request: Request, signal?: AbortSignal): Promise<Lease> {
+  async waitAcquire(request: Request, signal?: AbortSignal): Promise<L | DoubleHold<L>> {
     const main = await this.engine.waitAcquire(request, signal);
     if (isQueueHead(request.name)) return main;
     const second = await orRelease(main, this.engine.waitAcquire(secondHoldOf(request), signal));

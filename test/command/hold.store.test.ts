@@ -2,12 +2,12 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { clock } from "../../src/os/clock.ts";
 import { describeEngines, TTL } from "../support/engines.ts";
-import { exclusive as exclusiveOf, type Result, start } from "../support/process.ts";
+import { descendants, exclusive as exclusiveOf, type Result, start } from "../support/process.ts";
 import { until } from "../support/until.ts";
 
 setDefaultTimeout(60_000);
 
-describeEngines("kept without a command", (_engine, env) => {
+describeEngines("kept without a command", (_engine, env, server) => {
   const exclusive = (...args: string[]): Promise<Result> => exclusiveOf(args, { env: env() });
   const run = (...args: string[]) => exclusive("run", "--ttl", TTL, ...args);
   const isFree = async (name: string) => (await exclusive("status", "-q", name)).status === 3;
@@ -59,7 +59,31 @@ describeEngines("kept without a command", (_engine, env) => {
     expect(clock() - from).toBeGreaterThan(12_000);
   });
 
-  test("stop ends --hold-for too; a command that runs longer than that leaves nothing", async () => {
+  test("a server that stands still for most of a lease gives a kept lock to nobody else", async () => {
+    const lease = ["--ttl", "9s"];
+    await exclusive("hold", "-q", ...lease, "held");
+    await exclusive("run", ...lease, "--hold-for", "10m", "tick", "--", "true");
+    const names = ["held", "tick"];
+    const waiting = names.map((name) =>
+      start(["run", ...lease, "--wait", name, "--", "echo", "no"], { env: env() }),
+    );
+    await using _held = waiting[0]!;
+    await using _tick = waiting[1]!;
+    const list = async () => (await exclusive("list")).stdout;
+    await until(async () => (await list()).split("kept until").length === 3, "both to be kept");
+    const all = [server().pid, ...descendants(server().pid)];
+    for (const pid of all) process.kill(pid, "SIGSTOP");
+    await Bun.sleep(6500); // with work under it such a lock is lost at 6 s
+    for (const pid of all) process.kill(pid, "SIGCONT");
+    // Each waiter asks again within a second.
+    await Bun.sleep(3000);
+    expect(waiting.map(({ running, stdout }) => ({ running, stdout }))).toEqual(
+      names.map(() => ({ running: true, stdout: "" })),
+    );
+    for (const name of names) await exclusive("stop", name);
+  });
+
+  test("stop ends --hold-for too; a command that runs longer than that, or cannot be started, leaves nothing", async () => {
     expect(await run("--hold-for", "10m", "stopped", "--", "true")).toMatchObject({ status: 0, stderr: "" });
     await until(
       async () => (await exclusive("status", "stopped")).stdout.includes("kept until"),
@@ -69,5 +93,7 @@ describeEngines("kept without a command", (_engine, env) => {
     expect(await isFree("stopped")).toBe(true);
     expect(await run("--hold-for", "1ms", "long", "--", "sleep", "0.1")).toMatchObject({ status: 0 });
     expect(await isFree("long")).toBe(true);
+    expect(await run("--hold-for", "10m", "absent", "--", "/absent")).toMatchObject({ status: 127 });
+    expect(await isFree("absent")).toBe(true);
   });
 });

@@ -97,3 +97,15 @@ test("with --exec it is wrong use", async () => {
     expect(ran).toMatchObject({ status: 64, stdout: "" });
   }
 });
+
+test("a time beyond all dates is without end", async () => {
+  using dir = new TempDir();
+  for (const args of [
+    ["run", "--hold-for", "999999999999d", "t", "--", "true"],
+    ["hold", "-q", "--for", "999999999999d", "t"],
+  ]) {
+    expect(await exclusive(args, { dir })).toMatchObject({ status: 0, stderr: "" });
+    expect((await exclusive(["list"], { dir })).stdout).toContain("kept until stopped");
+    expect(await exclusive(["stop", "-q", "t"], { dir })).toMatchObject({ status: 0 });
+  }
+});

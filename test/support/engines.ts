@@ -36,7 +36,7 @@ export async function takeFirstLock(url: string, ttl = TTL): Promise<void> {
 /** Declares these tests for each engine. @param env of a process that is to use the server */
 export function describeEngines(
   title: string,
-  tests: (engine: string, env: () => Record<string, string>) => void,
+  tests: (engine: string, env: () => Record<string, string>, server: () => ServerProcess) => void,
   ttl = TTL,
 ): void {
   for (const { engine, has, start } of ENGINES) {
@@ -47,7 +47,11 @@ export function describeEngines(
         await takeFirstLock(server.url, ttl);
       });
       afterAll(() => server?.[Symbol.asyncDispose]());
-      tests(engine, () => ({ EXCLUSIVE_STORE: server.url }));
+      tests(
+        engine,
+        () => ({ EXCLUSIVE_STORE: server.url }),
+        () => server,
+      );
     });
   }
 }

@@ -97,7 +97,7 @@ export const childrenOf = (pid: number, pairs = processPairs()): number[] =>
   pairs.filter(([, parent]) => parent === pid).map(([child]) => child!);
 
 /** The children of a process, their children, and so on. */
-const descendants = (pid: number, pairs = processPairs()): number[] =>
+export const descendants = (pid: number, pairs = processPairs()): number[] =>
   childrenOf(pid, pairs).flatMap((child) => [child, ...descendants(child, pairs)]);
 
 function sendKill(pid: number): void {

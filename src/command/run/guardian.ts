@@ -9,7 +9,7 @@ import { printable } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
 import { toNowhere, write } from "../../os/files.ts";
 import { processesWith } from "../../os/marker.ts";
-import { fired, type TimedLease, within } from "../../store/lease.ts";
+import { type TimedLease, within } from "../../store/lease.ts";
 import { openEngine } from "../../store/open-store.ts";
 import { isTemporary } from "../../store/outage.ts";
 import { secondHoldOf } from "../../store/second-hold.ts";
@@ -24,6 +24,7 @@ import {
   readMessages,
   type ToGuardian,
 } from "./guardian-protocol.ts";
+import { keepHold } from "./keep-hold.ts";
 import { whenOver } from "./max-runtime.ts";
 import { ProcessTree } from "./process-tree.ts";
 
@@ -150,17 +151,11 @@ class Guardian {
     using _time = whenOver(keep - clock(), () => over.abort());
     const { url, ttl, name, mode, label } = this.order;
     const request = { name, mode, label, until };
-    const keepOne = async (request: Request, lease?: TimedLease) => {
-      let held = lease;
-      while (!over.signal.aborted) {
-        held ??= await store.waitAcquire(request, over.signal);
-        await fired(over.signal, held.lost);
-        await held.release();
-        held = undefined; // a lease that is lost is taken again: no work is there that would have to stop
-      }
-    };
     const store = await openEngine(url, { ttl, notice: () => {} });
-    await Promise.allSettled([keepOne(secondHoldOf(request), await this.#hold), keepOne(request)]);
+    await Promise.allSettled([
+      keepHold(store, secondHoldOf(request), over.signal, await this.#hold),
+      keepHold(store, request, over.signal),
+    ]);
   }
 
   #treeOf(marker: string | undefined): ProcessTree {

@@ -2,6 +2,7 @@
 import { release } from "../../acquire.ts";
 import { limitInWords } from "../../duration.ts";
 import { CannotAcquireLock, type Holder, LockTimeout } from "../../errors.ts";
+import { untilAfter } from "../../holder.ts";
 import { secondHoldName } from "../../name.ts";
 import { clock } from "../../os/clock.ts";
 import type { TimedLease } from "../../store/lease.ts";
@@ -9,7 +10,6 @@ import type { Store } from "../../store/store.ts";
 import { untilInWords } from "../output/describe-holder.ts";
 import type { EventLog } from "../output/event-log.ts";
 import { GuardianClient } from "./guardian-client.ts";
-import { untilAfter } from "./keeper.ts";
 import type { Mark } from "./process-tree.ts";
 import type { RunPlan } from "./run-plan.ts";
 

@@ -1,6 +1,5 @@
 /** A lock that is kept without a command: `run --hold-for`, and `exclusive hold`. */
 import { printable } from "../../errors.ts";
-import { startKeeper } from "../../os/keeper.ts";
 import type { FileLease } from "../../store/file/file-lease.ts";
 import { untilInWords } from "../output/describe-holder.ts";
 import { printError } from "../output/print.ts";
@@ -16,16 +15,8 @@ export function leaveToKeeper(
   name: string,
   milliseconds: number | undefined,
 ): string | undefined {
-  const { pid, failure } = startKeeper(lease.descriptors, milliseconds && milliseconds / 1000);
-  if (failure !== undefined) {
-    printError(`cannot start a process to keep '${printable(name)}' (${failure}): lock released`);
-    return undefined;
-  }
-  const until = untilAfter(milliseconds);
-  lease.leaveTo(pid, until);
-  return untilInWords(until);
+  const { until, failure } = lease.leaveToKeeper(milliseconds);
+  if (failure === undefined) return untilInWords(until);
+  printError(`cannot start a process to keep '${printable(name)}' (${failure}): lock released`);
+  return undefined;
 }
-
-/** The time in so many milliseconds as a record has it, ISO 8601; undefined: until it is `stopped`. */
-export const untilAfter = (milliseconds: number | undefined): string =>
-  milliseconds === undefined ? "stopped" : new Date(Date.now() + milliseconds).toISOString();

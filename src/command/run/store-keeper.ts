@@ -2,15 +2,17 @@
  * `exclusive hold` with a store: a process that has a lock, renews it, and does nothing else. Both holds are in this one
  * process, as no command has to be stopped when it ends. Where the store loses the lock, it is taken again.
  */
-import { acquire, release } from "../../acquire.ts";
+import { acquire } from "../../acquire.ts";
 import { CannotAcquireLock, type Holder, StoreError, WrongArgument } from "../../errors.ts";
 import { write } from "../../os/files.ts";
 import { ourselves } from "../../os/self.ts";
-import { fired } from "../../store/lease.ts";
-import { openStore } from "../../store/open-store.ts";
+import type { TimedLease } from "../../store/lease.ts";
+import { openEngine } from "../../store/open-store.ts";
+import { type DoubleHold, DoubleHoldStore, secondHoldOf } from "../../store/second-hold.ts";
 import type { Request } from "../../store/store.ts";
 import { EXIT } from "../cli/exit-status.ts";
 import { encodeMessage, readMessages, STORE_KEEPER } from "./guardian-protocol.ts";
+import { keepHold } from "./keep-hold.ts";
 import { whenOver } from "./max-runtime.ts";
 import type { RemoteStore } from "./run-plan.ts";
 
@@ -68,16 +70,15 @@ export async function runStoreKeeper(): Promise<number> {
   process.on("SIGPIPE", () => {}); // nobody may read the notices any more
   process.chdir("/");
   try {
-    const store = await openStore(url, { ttl, notice: (notice) => tell({ notice }) });
-    let lease = await acquire(store, request);
+    const store = await openEngine(url, { ttl, notice: (notice) => tell({ notice }) });
+    const lease = await acquire(new DoubleHoldStore(store), request);
+    const { main, second } = lease as DoubleHold<TimedLease>;
     tell({ location: lease.location });
     using _time = time === undefined ? undefined : whenOver(time, () => over.abort());
-    for (;;) {
-      await fired(over.signal, lease.lost!);
-      await release(lease);
-      if (over.signal.aborted) break;
-      lease = await acquire(store, request, { wait: true, signal: over.signal });
-    }
+    await Promise.allSettled([
+      keepHold(store, secondHoldOf(request), over.signal, second),
+      keepHold(store, request, over.signal, main),
+    ]);
     await store.close();
     return EXIT.OK;
   } catch (error) {

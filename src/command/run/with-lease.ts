@@ -85,8 +85,10 @@ export async function runWithLease(plan: RunPlan, { url, ttl }: RemoteStore, log
   });
   const { ending, lost, refused, overran } = await runCommand(plan, holds, log, times);
   const held = times();
-  const kept =
-    lost === undefined ? await holds.keep((plan.holdFor ?? 0) - held.holdSeconds * 1000) : undefined;
+  // A command that could not be started leaves the lock to a host that can start it.
+  const keepFor =
+    lost !== undefined || ending instanceof CommandError ? 0 : (plan.holdFor ?? 0) - held.holdSeconds * 1000;
+  const kept = await holds.keep(keepFor);
   if (kept === undefined) await holds.release();
   await store.close();
   if (ending instanceof CommandError) {

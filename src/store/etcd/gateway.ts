@@ -15,8 +15,9 @@ export class Unreachable extends StoreError {
   }
 }
 
-/** The time for one endpoint to answer, in milliseconds. */
-const ATTEMPT_MS = 3000;
+/** The time for an endpoint to answer, in milliseconds: a short one where another endpoint may answer instead. */
+const ONE_OF_MANY_MS = 3000;
+const ATTEMPT_MS = 10_000;
 const DEFAULT_PORT = 2379;
 const DEFAULT_PREFIX = "exclusive";
 
@@ -117,7 +118,7 @@ export class Gateway {
     method: string,
     body: Json,
     signal?: AbortSignal,
-    limit = ATTEMPT_MS,
+    limit = this.size > 1 ? ONE_OF_MANY_MS : ATTEMPT_MS,
   ): Promise<T | undefined> {
     let failure: unknown;
     for (let attempt = 0; attempt < this.size; attempt++) {

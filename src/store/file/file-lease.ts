@@ -1,7 +1,9 @@
 /** A lock that is held through an open file: its record, and how it is given back. The rules are in `file-store.ts`. */
-import { encodeRecord, type HolderRecord, type Mode } from "../../holder.ts";
+import { encodeRecord, type HolderRecord, type Mode, untilAfter } from "../../holder.ts";
+import { clock } from "../../os/clock.ts";
 import * as files from "../../os/files.ts";
 import { flock, LOCK } from "../../os/flock.ts";
+import { reapKeeper, startKeeper } from "../../os/keeper.ts";
 import type { Code } from "../../os/libc.ts";
 import { holdingsOf } from "../../os/lock-table.ts";
 import type { Lease, PlaceChange } from "../store.ts";
@@ -27,6 +29,7 @@ interface Leaving {
 /** A lock held through an open file. */
 export class FileLease implements Lease {
   #released = false;
+  #keepUntil = 0;
   readonly #place: LockPlace;
 
   constructor(
@@ -74,18 +77,38 @@ export class FileLease implements Lease {
   }
 
   /**
-   * Leaves the lock to a process that has its descriptors and does nothing else.
-   * @param until when that ends
+   * Leaves the lock to a process that has its descriptors and does nothing else, and ends after so long; undefined: when it
+   * is stopped.
+   * @returns until when; or why there is no such process, and the lock is still ours
    */
-  leaveTo(keeper: number, until: string): void {
+  leaveToKeeper(
+    milliseconds?: number,
+  ): { until: string; pid: number; failure?: undefined } | { until?: undefined; failure: Code } {
+    const { pid, failure } = startKeeper(this.descriptors, milliseconds && milliseconds / 1000);
+    if (failure !== undefined) return { failure };
+    const until = untilAfter(milliseconds);
     if (this.record !== undefined) this.record.until = until;
-    this.recordCommand(keeper);
+    this.recordCommand(pid);
     this.closeSync();
+    return { until, pid };
   }
 
-  /** Gives the lock back: look, unlink, unlock, close. No failure of the file keeps the lock. */
+  /** From now on a release before this time, on `clock()`, leaves the lock to a keeper. */
+  keepUntil(time: number): void {
+    this.#keepUntil = time;
+  }
+
+  /** Gives the lock back: look, unlink, unlock, close. No failure of the file, or of a keeper's start, keeps the lock. */
   releaseSync(): void {
     if (this.#released) return;
+    const left = this.#keepUntil - clock();
+    if (left > 0) {
+      const kept = this.leaveToKeeper(left);
+      if (kept.failure === undefined) {
+        reapKeeper(kept.pid, left);
+        return;
+      }
+    }
     this.#released = true;
     try {
       if (!this.file.givenByUser) this.#leaveFile();
