@@ -59,14 +59,14 @@ if (hasEtcd()) {
   test("two members of the cluster are killed, one after the other: the command continues", async () => {
     await using cluster = await startEtcdCluster(3);
     await using at = scene(cluster.members[0]!);
-    const args = ["--ttl", "6s"]; // a cluster needs about two seconds to elect a leader
-    const holder = at.run(cluster.url, 12, ...args);
+    const args = ["--ttl", "9s"]; // a cluster needs about two seconds to elect a leader, and more on a busy machine
+    const holder = at.run(cluster.url, 17, ...args);
     await at.log.begun(1, () => holder.stderr);
     const next = at.run(cluster.url, 0, "--wait", ...args);
     await waits(next);
     for (const member of cluster.members.slice(0, 2)) {
       await member.kill();
-      await Bun.sleep(4500); // longer than two thirds of the lease: without a renewal the lock would be lost
+      await Bun.sleep(6500); // longer than two thirds of the lease: without a renewal the lock would be lost
       await member.start();
     }
     const { status, stderr } = await holder.result;
