@@ -15,9 +15,7 @@ import {
 } from "./errors.ts";
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
-import { firstOf } from "./store/first-of.ts";
 import type { Endless } from "./store/inheritance.ts";
-import { acquireAsLatest } from "./store/latest.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 import { Deadline, limited } from "./store/time-limit.ts";
@@ -151,6 +149,7 @@ export async function acquire<L extends Lease>(
   try {
     if (latest && waits) {
       const usual = (signal: AbortSignal) => acquire(store, request, { wait: true, signal }, isCommand);
+      const { acquireAsLatest } = await import("./store/latest.ts");
       const newest = await acquireAsLatest(store, request.name, giveUp, isCommand, usual);
       if (newest !== undefined) return newest;
       throw new Superseded(await refusal());
@@ -250,6 +249,7 @@ async function waitForAny<L extends Lease>(
   if (lease === undefined) return undefined;
   hold(lease, store, head.name);
   try {
+    const { firstOf } = await import("./store/first-of.ts");
     const found =
       (await tryAny(store, request, signal)) ??
       (await firstOf(slotNames(request), signal, async (name, signal) =>

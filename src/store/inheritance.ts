@@ -83,16 +83,12 @@ export async function endlessWait(
   names: string[],
   isCommand: boolean,
 ): Promise<Endless | undefined> {
-  return ofEach(
-    lock,
-    names,
-    async (name) => (await heldAround(store, name, isCommand)) ?? waitedFor(store, name),
-  );
+  return ofEach(lock, names, (name) => endlessReason(store, name, isCommand));
 }
 
 /** Why a wait that has begun never ends: what holds the lock waits for us by now. Otherwise as `endlessWait`. */
 export const waitCircle = async (store: Store, lock: string, names: string[]): Promise<Endless | undefined> =>
-  ofEach(lock, names, async (name) => waitedFor(store, name));
+  ofEach(lock, names, async (name) => waitedFor(fileIn(store, name)));
 
 async function ofEach(
   lock: string,
@@ -109,16 +105,16 @@ async function ofEach(
   );
 }
 
-/** Is the lock held by an ancestor, or by a descriptor that we have inherited? */
-async function heldAround(store: Store, name: string, isCommand: boolean): Promise<Endless | undefined> {
+/** Is the lock held by an ancestor, by a descriptor that we have inherited, or by what waits for us? */
+async function endlessReason(store: Store, name: string, isCommand: boolean): Promise<Endless | undefined> {
   const status = await store.status(name);
   const ours = holdersOf(status).find(isOurWrapper);
   if (ours?.commandPid !== undefined)
     return { reason: `this process' own ${relation(ours.pid!)} (pid ${ours.pid})`, inherited: true };
-  const file = store instanceof FileStore ? fileAt(store, name) : undefined;
+  const file = fileIn(store, name);
   if (file === undefined) return undefined;
   const how = inheritedLock(store.location(name), file, isCommand);
-  if (how !== "shared" && how !== "exclusive") return undefined;
+  if (how !== "shared" && how !== "exclusive") return waitedFor(file);
   const pid = status.holder?.alive ? status.holder.pid : undefined;
   const reason =
     pid === undefined || pid === process.pid
@@ -127,9 +123,11 @@ async function heldAround(store: Store, name: string, isCommand: boolean): Promi
   return { reason, inherited: true };
 }
 
-/** Does what holds the lock wait for us? */
-function waitedFor(store: Store, name: string): Endless | undefined {
-  const file = store instanceof FileStore ? fileAt(store, name) : undefined;
+const fileIn = (store: Store, name: string): files.FileStatus | undefined =>
+  store instanceof FileStore ? fileAt(store, name) : undefined;
+
+/** Does what holds the lock of this file wait for us? */
+function waitedFor(file: files.FileStatus | undefined): Endless | undefined {
   const waiter = file && waitsForUs(String(file.ino));
   if (waiter === undefined) return undefined;
   return { reason: `a process that waits for this one (pid ${waiter})`, inherited: false, waiter };

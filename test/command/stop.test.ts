@@ -116,6 +116,33 @@ test("a command whose wrapper was killed, and the children of a --exec command",
   await until(() => !alive(child), "the child is gone");
 });
 
+test.if(required("python3", "python3"))(
+  "a command whose wrapper was killed has the whole grace period, and does not outlive it",
+  async () => {
+    using dir = new TempDir();
+    // No process but the command itself: a child that ends would be waited for.
+    const script =
+      'import os,signal,sys,time; signal.signal(15, eval(sys.argv[1])); print("begun", flush=True); time.sleep(60)';
+    const orphan = async (handler: string) => {
+      const holder = start(["run", "job", "--", "python3", "-ISc", script, handler], { dir });
+      await holder.says("begun");
+      const pid = commandOf(holder);
+      holder.kill("SIGKILL");
+      await holder.result;
+      return pid;
+    };
+    const stubborn = await orphan("signal.SIG_IGN");
+    expect(await stop(dir, "--grace", "300ms", "job")).toMatchObject({
+      status: 0,
+      stderr: `exclusive: stopped pid ${stubborn}: 'job' is free\n`,
+    });
+    expect(alive(stubborn)).toBe(false);
+    const tidy = await orphan("lambda *_: (time.sleep(1), os._exit(0))");
+    expect(await stop(dir, "--grace", "1m", "job")).toMatchObject({ status: 0 });
+    expect(alive(tidy)).toBe(false);
+  },
+);
+
 test("all slots and all readers are stopped; one slot by its name", async () => {
   using dir = new TempDir();
   const slots = [await hold(dir, "convert", "--slots", "3"), await hold(dir, "convert", "--slots", "3")];

@@ -258,6 +258,7 @@ class Stopping {
   }
 }
 
-/** Is this process one of the holders? Its record, or what it left, may name another one by now. */
-const isHolder = (pid: number, { state, holder, others = [] }: LockStatus): boolean =>
-  state === "held" && [holder, ...others].some((now) => now?.pid === pid);
+/** Is this process one of the holders, or the command of one that is gone? What it left may be named in its place by now. */
+const isHolder = (pid: number, { state, holder = {}, others = [] }: LockStatus): boolean =>
+  state === "held" &&
+  [holder, ...others].some((now) => now.pid === pid || (now.alive === false && now.commandPid === pid));
