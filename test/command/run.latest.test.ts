@@ -39,8 +39,19 @@ class Deploys {
 
 const isSuperseded = (run: Process): boolean => run.stderr.includes("a newer run waits in place of this one");
 
-/** One holder, and others that are started one after the other. */
-async function inARow(deploys: Deploys, count: number): Promise<void> {
+const waits = (run: Process, which: string) =>
+  until(
+    () => run.stderr.includes("waiting for"),
+    `${which} to wait`,
+    () => run.stderr,
+  );
+
+/** Starts the first run and waits until it has begun; then those from 2 to `count`, each followed by `next`. */
+async function startAll(
+  deploys: Deploys,
+  count: number,
+  next: (run: Process, number: number) => Promise<void>,
+): Promise<{ first: Process; others: Process[] }> {
   const first = deploys.start(1);
   await until(
     () => deploys.ran.length === 1,
@@ -51,12 +62,14 @@ async function inARow(deploys: Deploys, count: number): Promise<void> {
   for (let number = 2; number <= count; number++) {
     const run = deploys.start(number);
     others.push(run);
-    await until(
-      () => run.stderr.includes("waiting for"),
-      `run ${number} to wait`,
-      () => run.stderr,
-    );
+    await next(run, number);
   }
+  return { first, others };
+}
+
+/** One holder, and others that are started one after the other. */
+async function inARow(deploys: Deploys, count: number): Promise<void> {
+  const { first, others } = await startAll(deploys, count, (run, number) => waits(run, `run ${number}`));
   const older = others.slice(0, -1);
   await until(() => older.every(isSuperseded), "all but the newest one to give up");
   for (const { result } of older) expect(await result).toMatchObject({ status: 0, stdout: "" });
@@ -96,17 +109,12 @@ test("29 are started at once: the one that was started last runs, and no older o
  * @param isStore the server orders them as it sees them, so each one waits before the next is started
  */
 async function underKills(deploys: Deploys, count: number, isStore = false): Promise<void> {
-  const first = deploys.start(1);
-  await until(() => deploys.ran.length === 1, "the first run");
-  const others: Process[] = [];
-  for (let number = 2; number <= count; number++) {
-    const run = deploys.start(number);
-    others.push(run);
-    if (isStore || Math.random() < 0.5) await until(() => run.stderr.includes("waiting for"), "a waiter");
+  const { first, others } = await startAll(deploys, count, async (run, number) => {
+    if (isStore || Math.random() < 0.5) await waits(run, `run ${number}`);
     if (number < count && Math.random() < 0.5) run.kill("SIGKILL");
-  }
+  });
   // The newest one has asked for the lock: no older one may run after it.
-  await until(() => others.at(-1)!.stderr.includes("waiting for"), "the newest one to wait");
+  await waits(others.at(-1)!, "the newest one");
   deploys.finish();
   expect(await first.result).toMatchObject({ status: 0 });
   const results = await Promise.all(others.map(({ result }) => result));
@@ -130,11 +138,11 @@ test("the newest one is killed: one that still waits runs, and nobody who came l
   deploys.start(1);
   await until(() => deploys.ran.length === 1, "the first run");
   const killed = deploys.start(2);
-  await until(() => killed.stderr.includes("waiting for"), "a waiter");
+  await waits(killed, "a run");
   killed.kill("SIGKILL");
   await killed.result;
   const next = deploys.start(3);
-  await until(() => next.stderr.includes("waiting for"), "the next one to wait");
+  await waits(next, "the next one");
   deploys.finish();
   expect(await next.result).toMatchObject({ status: 0 });
   expect(deploys.ran).toEqual([1, 3]);
@@ -164,7 +172,7 @@ test("with --slots, and with --exec: a waiter that is superseded exits 0, and no
   await using _one = await hold(dir, "t", "--slots", "1");
   const job = ["run", "-v", "--if-held", "latest", "--slots", "1"];
   await using older = start([...job, "--exec", "t", "--", "echo", "older"], { dir });
-  await until(() => older.stderr.includes("waiting for"), "a waiter");
+  await waits(older, "a run");
   await using newer = start([...job, "--exec", "t", "--", "echo", "newer"], { dir });
   expect(await older.result).toMatchObject({ status: 0, stdout: "" });
   _one.kill();
@@ -207,7 +215,7 @@ describeEngines("latest", (_engine, env) => {
     await using waiting = start(["run", "-v", "--ttl", TTL, "--if-held", "latest", "t", "--", "true"], {
       env: env(),
     });
-    await until(() => waiting.stderr.includes("waiting for"), "a waiter");
+    await waits(waiting, "a run");
     const { stdout } = await exclusive(["list", "--json"], { env: env() });
     expect(JSON.parse(stdout).map(({ name }: { name: string }) => name)).toEqual(["t"]);
   });

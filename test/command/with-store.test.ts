@@ -310,6 +310,23 @@ describe.if(hasRedis())("with a store", () => {
     expect(connected).toEqual([]);
   });
 
+  test("a run that has no descriptors left to start what it needs gives its lock back: 71, or the command's status", async () => {
+    const outcomes = new Set<number>();
+    for (let most = 7; most <= 16; most++) {
+      const name = `few${most}`;
+      const limit = ["sh", "-c", `ulimit -n ${most}; exec "$@"`, "sh"];
+      const { status } = await command(
+        [...limit, binary, "run", "--ttl", "15s", name, "--", "sh", "-c", "exit 7"],
+        {
+          env: env(),
+        },
+      );
+      outcomes.add(status!);
+      expect(await exclusive(["status", name], { env: env() })).toMatchObject({ status: 3 });
+    }
+    expect([...outcomes].sort()).toEqual([7, 71]);
+  });
+
   test("without a store no code of a store is loaded, and no connection is opened", async () => {
     using dir = new TempDir();
     const trace = dir.file("trace");

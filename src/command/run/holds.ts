@@ -60,7 +60,14 @@ export async function secondHold(
   };
   // With slots, the lock that was acquired is that of one slot.
   const order = { url, ttl: main.ttl, name: main.name, mode, label, mark, wrapper: process.pid };
-  const holds = new Holds(main, new GuardianClient(order), mark);
+  let guardian: GuardianClient;
+  try {
+    guardian = new GuardianClient(order);
+  } catch (error) {
+    await release(main); // no descriptors or no processes are left
+    throw error;
+  }
+  const holds = new Holds(main, guardian, mark);
   holds.guardian.tell({ deadline: main.deadline });
   main.onextended = (deadline) => holds.guardian.tell({ deadline });
   const enough = new AbortController();

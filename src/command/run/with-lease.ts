@@ -143,6 +143,15 @@ interface Outcome {
   overran?: boolean;
 }
 
+/** @throws {CannotRun} {LockFileError} where no thread can be started, or the marker cannot be handed on */
+async function begin(argv: string[], { guardian, mark }: Holds) {
+  const watcher = await ChildThread.start();
+  const marker = makeMarker();
+  guardian.tell({ starting: true, marker: marker.id });
+  adoptDescendants();
+  return { watcher, marker, ...start({ argv, env: mark, lockFd: marker.fd }) };
+}
+
 /** Runs the command until it has ended, and every process of it where the lock was lost. */
 async function runCommand(
   { argv, limit }: RunPlan,
@@ -151,11 +160,10 @@ async function runCommand(
   times: () => EventFields["overran"],
 ): Promise<Outcome> {
   const { main, guardian, mark } = holds;
-  const watcher = await ChildThread.start();
-  const marker = makeMarker();
-  guardian.tell({ starting: true, marker: marker.id });
-  adoptDescendants();
-  const { pid, failure, lockFd } = start({ argv, env: mark, lockFd: marker.fd });
+  const { watcher, marker, pid, failure, lockFd } = await begin(argv, holds).catch(async (error) => {
+    await holds.release(); // no command has been started
+    throw error;
+  });
   close(lockFd);
   if (failure !== undefined) return { ending: cannotStart(argv[0]!, failure) };
   guardian.tell({ command: pid });
