@@ -18,7 +18,7 @@ import { checkName, queueHeadName, slotName } from "./name.ts";
 import type { Endless } from "./store/inheritance.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
-import { Deadline, limited } from "./store/time-limit.ts";
+import { Deadline, limited, within } from "./store/time-limit.ts";
 
 /** A refusal names the holder if the store answers within this time, in milliseconds. */
 const HOLDER_MS = 1000;
@@ -215,7 +215,8 @@ async function waitUnlessEndless<L extends Lease>(
   };
   // A store that does not answer is for the wait itself to report.
   const lookLater = (looks: number) => setTimeout(() => lookAgain(looks).catch(() => {}), NEXT_LOOK_MS);
-  const found = await endlessWait(store, request.name, names, isCommand).catch(() => undefined);
+  const looking = endlessWait(store, request.name, names, isCommand);
+  const found = await within(signal, looking).catch(() => undefined);
   if (found !== undefined) await refuse(found);
   endless.signal.throwIfAborted();
   let next = lookLater(1);

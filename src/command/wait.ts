@@ -7,10 +7,12 @@
  */
 import { defineCommand } from "citty";
 import { humanDuration, milliseconds } from "../duration.ts";
-import { LockFileError, printable } from "../errors.ts";
+import { LockFileError, printable, StoreError } from "../errors.ts";
 import { endlessWait } from "../store/inheritance.ts";
 import { statusWithSlots } from "../store/look-up.ts";
+import { Outage } from "../store/outage.ts";
 import type { LockStatus, Store } from "../store/store.ts";
+import { Deadline, limited } from "../store/time-limit.ts";
 import { defineArgs } from "./cli/define.ts";
 import { EXIT, UsageError } from "./cli/exit-status.ts";
 import { LOCATION, NAME, openStoreOf, requireName } from "./cli/lock-options.ts";
@@ -21,6 +23,9 @@ import { EventLog } from "./output/event-log.ts";
 import { jsonLine, print, printError } from "./output/print.ts";
 import { showWaiting } from "./output/wait-line.ts";
 import { BARE_DURATION } from "./run/operands.ts";
+
+/** The least time for a look, in milliseconds. */
+const LOOK_MS = 1000;
 
 const ARGS = defineArgs({
   ...NAME,
@@ -62,10 +67,16 @@ async function wait(rawArgs: string[]): Promise<number> {
   const name = requireName(rest);
   const store = openStoreOf(values);
   const timeout = values.timeout === undefined ? undefined : milliseconds(values.timeout);
-  const deadline = timeout === undefined ? undefined : AbortSignal.timeout(timeout);
+  using deadline = timeout === undefined ? undefined : new Deadline(timeout);
   const log = new EventLog({ quiet: values.quiet }, name);
 
-  let found = await statusWithSlots(store, name);
+  const outage = new Outage((notice) => values.quiet || printError(notice));
+  let found: LockStatus | undefined;
+  while (found === undefined)
+    found = await look(store, name, timeout).catch(async (error) => {
+      await outage.wait(error, deadline?.signal);
+      return undefined;
+    });
   if (found.state === "unknown") return notAllowed(found);
   if (found.state === "held" && timeout !== 0) {
     const endless = await endlessWait(store, name, found.slots?.map((slot) => slot.name) ?? [name], true);
@@ -76,7 +87,7 @@ async function wait(rawArgs: string[]): Promise<number> {
     const holder = async () => (await store.status(name)).holder ?? null;
     using _line = showWaiting({ name, holder }, values.timeout, log);
     try {
-      found = await untilFree(store, found, deadline);
+      found = await untilFree(store, found, deadline?.signal);
     } catch (error) {
       if (error instanceof LockFileError && error.code === "EACCES") return notAllowed(found);
       throw error;
@@ -113,6 +124,16 @@ async function untilFree(
     return { name, state: "free", lockfile };
   } catch (error) {
     if (!deadline?.aborted) throw error;
-    return statusWithSlots(store, name);
+    return look(store, name, 0);
   }
+}
+
+/** A look at the lock that takes about as long as the wait may take, but has time for an answer. */
+async function look(store: Store, name: string, limit: number | undefined): Promise<LockStatus> {
+  const ask = () => statusWithSlots(store, name);
+  if (limit === undefined) return ask();
+  return limited(Math.max(limit, LOOK_MS), ask).catch((error: Error) => {
+    if (error.name !== "TimeoutError") throw error;
+    throw new StoreError(`${store.location(name)}: no answer in time`, { temporary: true });
+  });
 }

@@ -4,6 +4,7 @@
  * In this JSON, 64-bit integers are strings, bytes are base64, and fields with their default value are absent.
  */
 import { StoreError, WrongArgument } from "../../errors.ts";
+import { connectionErrorInWords } from "../socket.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { limited } from "../time-limit.ts";
 import { type Answer, Http } from "./http.ts";
@@ -237,7 +238,8 @@ export class Gateway {
   #unreachable(error: unknown): Unreachable {
     if (error instanceof Unreachable) return error;
     const timeout = (error as Error).name === "TimeoutError";
-    const why = timeout ? "no answer in time" : this.url.redact((error as Error).message);
+    const words = connectionErrorInWords(error as Error);
+    const why = timeout ? "no answer in time" : this.url.redact(words);
     return new Unreachable(`${this.url.redacted}: ${why}`, error);
   }
 }

@@ -2,6 +2,7 @@
 import { type ReservedSQL, SQL } from "bun";
 import { StoreError, WrongArgument } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
+import { explained } from "../socket.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { limited } from "../time-limit.ts";
 import { CREATE_TABLE, TABLE } from "./lock-table.ts";
@@ -101,8 +102,9 @@ export class Session {
       return session;
     } catch (error) {
       sql.close({ timeout: 0 }).catch(() => {});
+      const cause = await explained(error, parsed, 3306);
       signal?.throwIfAborted();
-      throw failure(error, url);
+      throw failure(cause, url);
     }
   }
 

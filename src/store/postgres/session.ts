@@ -2,6 +2,7 @@
 import { type ReservedSQL, SQL } from "bun";
 import { printable, StoreError } from "../../errors.ts";
 import { clock } from "../../os/clock.ts";
+import { explained } from "../socket.ts";
 import type { StoreUrl } from "../store-url.ts";
 import { limited, within } from "../time-limit.ts";
 
@@ -160,7 +161,8 @@ export class Session {
       return session;
     } catch (error) {
       sql.close({ timeout: 0 }).catch(() => {}); // which may not answer either
-      throw signal?.aborted ? signal.reason : failure(error, url);
+      const cause = await explained(error, parsed, 5432);
+      throw signal?.aborted ? signal.reason : failure(cause, url);
     }
   }
 

@@ -1,6 +1,6 @@
 /** Finds out why there is no connection to Redis. Bun's client says only that it was closed. */
 
-import { openSocket, type Tls } from "../socket.ts";
+import { connectionErrorInWords, openSocket, type Tls } from "../socket.ts";
 
 /** A reason, and whether another attempt may succeed. */
 interface Reason {
@@ -37,10 +37,9 @@ export async function whyNoConnection(
     connecting.then((socket) => socket.write(login + command("PING")));
   });
   const failed = (error: Error & { code?: string }) => {
-    const { code, message } = error;
-    if (code === "ECONNREFUSED") answer.resolve(away("connection refused"));
-    else if (code === "ENOTFOUND" || code === "EAI_AGAIN") answer.resolve(away(`unknown host '${host}'`));
-    else answer.resolve(secure ? refused(`no TLS with it: ${message}`) : away(message));
+    const why = connectionErrorInWords(error);
+    const isTls = secure && !/^(connection refused|unknown host)/.test(why);
+    answer.resolve(isTls ? refused(`no TLS with it: ${error.message}`) : away(why));
   };
   connecting
     .then((socket) => {

@@ -16,7 +16,7 @@ import { delay, delayed, Outage } from "../outage.ts";
 import { placeByToken, requestForPlace } from "../place.ts";
 import type { LockStatus, Place, Request, Store } from "../store.ts";
 import type { StoreUrl } from "../store-url.ts";
-import { pauseUnless } from "../time-limit.ts";
+import { limited, pauseUnless } from "../time-limit.ts";
 import { Connection, type ReleaseListener } from "./connection.ts";
 import { factsOf } from "./facts.ts";
 import { type Found, holderOf, LOCK, namesIn, SHARED } from "./found.ts";
@@ -25,6 +25,8 @@ import { type Refusal, Silence } from "./silence.ts";
 
 /** Time limit of a request, or a third of a lease if that is less. A late request is given up with its connection. */
 const REQUEST_MAX_MS = 5000;
+/** Time to release what an unanswered request may have taken: the caller's own time is over. */
+const UNDO_MS = 500;
 /** Where a user may not subscribe, a waiter asks again after this time, which doubles up to the maximum. */
 const ASK_MS = 50;
 const ASK_MAX_MS = 1000;
@@ -187,7 +189,7 @@ class RedisStore implements Store<TimedLease> {
     return Object.assign(attempt, {
       /** Releases what an unanswered call may have taken. If the server is unreachable, that lease runs out. */
       undo: async () => {
-        if (unanswered) await release().catch(() => {});
+        if (unanswered) await limited(UNDO_MS, release).catch(() => {});
       },
     });
   }

@@ -207,7 +207,7 @@ describe.if(hasPostgres())("postgres", () => {
     const bad = {
       "password authentication failed": server.url.replace("secret%2Fword", "hunter2"),
       'database "nothing" does not exist': server.url.replace("/postgres", "/nothing"),
-      "Failed to connect": `postgres://app:secret%2Fword@127.0.0.1:${freePort()}/postgres`,
+      "connection refused": `postgres://app:secret%2Fword@127.0.0.1:${freePort()}/postgres`,
     };
     for (const [message, url] of Object.entries(bad)) {
       const error = await errorOf((await clients.open(url)).tryAcquire(exclusive("x")));
