@@ -84,11 +84,18 @@ const firstOf = (error: unknown): unknown =>
 async function fail(failure: unknown): Promise<number> {
   const error = firstOf(failure);
   if (error instanceof HelpRequest) return help([name]);
+  const status = report(error);
+  if (error instanceof UsageError) write(2, `Usage: ${await usageOf(name)}\n`);
+  return status;
+}
+
+/** Prints why the program ends. @returns its exit status */
+function report(failure: unknown): number {
+  const error = firstOf(failure);
   const status = statusOfError(error);
   if (status === undefined) return bug(error);
   const { message } = error as Error;
   printError(status === EXIT.CANNOT_RUN ? `cannot run here: ${printable(message)}` : printable(message));
-  if (error instanceof UsageError) write(2, `Usage: ${await usageOf(name)}\n`);
   return status;
 }
 
@@ -99,9 +106,7 @@ function bug(error: unknown): number {
   return EXIT.SOFTWARE;
 }
 
-// Else Bun prints source text and ends with 1: in a callback, and where `fail` itself fails.
-process.on("uncaughtException", (failure) => {
-  const error = firstOf(failure);
-  process.exit(statusOfError(error) ?? bug(error));
-});
-new Promise<number>((resolve) => resolve(main())).catch(fail).then(process.exit);
+// Else Bun prints source text and ends with 1: in a callback, and where no code waits for a promise.
+for (const event of ["uncaughtException", "unhandledRejection"])
+  process.on(event, (failure) => process.exit(report(failure)));
+new Promise<number>((resolve) => resolve(main())).catch(fail).catch(report).then(process.exit);

@@ -2,7 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { optionsOf } from "../../../src/command/cli/define.ts";
 import { parseOptions } from "../../../src/command/cli/options.ts";
 import { COMMANDS, loadCommand, loadCommands } from "../../../src/command/commands.ts";
-import { exclusive } from "../../support/process.ts";
+import { binary } from "../../support/paths.ts";
+import { command, exclusive } from "../../support/process.ts";
 import { TempDir } from "../../support/temp-dir.ts";
 
 const names = Object.keys(COMMANDS);
@@ -17,6 +18,14 @@ describe.each(names.filter((name) => name !== "flock"))("%s --help", (name) => {
     const lines = stdout.trimEnd().split("\n");
     expect(lines.length).toBeLessThanOrEqual(24);
     expect(lines.filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test.if(process.platform === "linux")("on a full disk: one sentence, and 74", async () => {
+    const full = await command(["sh", "-c", `"${binary}" ${name} --help >/dev/full`]);
+    expect(full).toMatchObject({
+      status: 74,
+      stderr: "exclusive: cannot write to stdout: No space left on device\n",
+    });
   });
 
   test("usage first, then what it does, then examples", async () => {
