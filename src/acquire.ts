@@ -16,6 +16,7 @@ import {
 import type { Holder } from "./holder.ts";
 import { checkName, queueHeadName, slotName } from "./name.ts";
 import type { Endless } from "./store/inheritance.ts";
+import { unlessAway } from "./store/outage.ts";
 import { hold, isHeldAroundUs, release, type SyncLease } from "./store/own-holds.ts";
 import type { Lease, Request, Store } from "./store/store.ts";
 import { Deadline, limited, within } from "./store/time-limit.ts";
@@ -154,10 +155,8 @@ export async function acquire<L extends Lease>(
       if (newest !== undefined) return newest;
       throw new Superseded(await refusal());
     }
-    const lease = await tryAny(store, request, giveUp).catch((error: unknown) => {
-      if (waits && !giveUp.aborted && error instanceof StoreError && error.temporary) return undefined;
-      throw error;
-    });
+    const tried = tryAny(store, request, giveUp);
+    const lease = await (waits ? tried.catch(unlessAway(giveUp)) : tried);
     if (lease !== undefined) return lease;
     // What limits the wait may release the lock as well: only without a limit is it sure that nothing will.
     if (waits && timeout === undefined && signal === undefined && isHeldByUs(store, request))
@@ -252,7 +251,7 @@ async function waitForAny<L extends Lease>(
   try {
     const { firstOf } = await import("./store/first-of.ts");
     const found =
-      (await tryAny(store, request, signal)) ??
+      (await tryAny(store, request, signal).catch(unlessAway(signal))) ??
       (await firstOf(slotNames(request), signal, async (name, signal) =>
         hold(await store.waitAcquire({ ...request, name }, signal), store, name),
       ));
@@ -270,13 +269,13 @@ async function headOfRuns<L extends Lease>(
   head: Request,
   signal: AbortSignal,
 ): Promise<L | undefined> {
-  const lease = await store.tryAcquire(head, signal);
+  const lease = await store.tryAcquire(head, signal).catch(unlessAway(signal));
   if (lease !== undefined) return lease;
   if (store.waitBehind !== undefined) return store.waitBehind(head, signal);
-  const before = await runsOf(store, request);
+  const before = await runsOf(store, request).catch(unlessAway(signal));
   const next = await store.waitAcquire(head, signal);
-  const now = await runsOf(store, request).catch(() => before);
-  if (now.every((run) => before.includes(run))) return next;
+  const now = await runsOf(store, request).catch(() => []);
+  if (now.every((run) => before?.includes(run) ?? true)) return next;
   await next.release();
   return undefined;
 }

@@ -11,6 +11,12 @@ const RETRY_MAX_MS = 1000;
 export const isTemporary = (error: unknown): error is StoreError =>
   error instanceof StoreError && error.temporary;
 
+/** For `catch`: undefined while the server is away, because a wait goes on through that. */
+export const unlessAway = (signal: AbortSignal) => (error: unknown) => {
+  if (signal.aborted || !isTemporary(error)) throw error;
+  return undefined;
+};
+
 /**
  * The error of a wait that a signal ended while the lock was not known to be held.
  * @param why what delayed it

@@ -56,3 +56,22 @@ test.if(hasRedis())(
     expect({ status, lines: stderr.trim().split("\n").length }).toEqual({ status: 0, lines: 1 });
   },
 );
+
+test.if(hasRedis())("a run that waits begins while the server is away, by whichever policy", async () => {
+  await using server = new RedisServer();
+  const policies = [
+    ["--wait"],
+    ["--if-held", "coalesce"],
+    ["--if-held", "latest"],
+    ["--wait", "--slots", "2"],
+  ];
+  const all = policies.map((policy, i) =>
+    start(["run", "--store", server.url, "--ttl", "2s", ...policy, `t${i}`, "--", "echo", "ran"]),
+  );
+  for (const run of all) await until(() => !run.running || run.stderr.includes("trying again"), "the notice");
+  await server.start();
+  const results = await Promise.all(all.map(({ result }) => result));
+  expect(results.map(({ status, stdout }) => ({ status, stdout }))).toEqual(
+    policies.map(() => ({ status: 0, stdout: "ran\n" })),
+  );
+});

@@ -263,7 +263,7 @@ export class MariadbServer extends ServerProcess {
     return ["/usr/sbin/mariadbd", "--no-defaults", ...args];
   }
   protected async answers(): Promise<boolean> {
-    return this.admin("SELECT 1").then(
+    return this.admin("SELECT 1 FROM user LIMIT 1").then(
       () => true,
       () => false,
     );
