@@ -93,7 +93,7 @@ const wanted = process.argv.slice(2);
 const queue = files
   .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
   .sort((a, b) => Number(LONG.test(b)) - Number(LONG.test(a)));
-console.log(`${queue.length} test files, ${AT_ONCE} at a time: about twelve minutes on two processors`);
+console.log(`${queue.length} test files, ${AT_ONCE} at a time: about sixteen minutes on two processors`);
 
 const outcomes: Outcome[] = [];
 await Promise.all(
