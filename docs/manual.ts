@@ -1,4 +1,4 @@
-/** Writes the OPTIONS of docs/exclusive.1 from the definitions of the commands: `bun run manual`. */
+/** Writes the OPTIONS of docs/exclusive.1 from the definitions of the commands: `npm run manual`. */
 import { type Arg, optionsOf, valueHint } from "../src/command/cli/define.ts";
 import { loadCommands } from "../src/command/commands.ts";
 

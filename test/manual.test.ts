@@ -27,7 +27,7 @@ test("the manual page has every command and option", async () => {
   }
 });
 
-test("its options are those of the definitions (bun run manual writes them)", async () => {
+test("its options are those of the definitions (npm run manual writes them)", async () => {
   const text = await Bun.file(page).text();
   expect(await withOptions(text)).toBe(text);
 });

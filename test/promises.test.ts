@@ -48,7 +48,7 @@ test.each(sections)("%s: each promise has a test of that name", (section) => {
   expect(missing.map(({ file, title }) => `${file}: ${title}`)).toEqual([]);
 });
 
-test("every job of the README's table, and every reason to use it, has a row", () => {
+test("every job of the README's table, and every reason to use it, has a row in docs/promises.md", () => {
   const promises = rowsOf("README").map(({ promise }) => promise);
   const readme = read("README.md");
   const jobs = [...readme.matchAll(/^\| .+ \| (`exclusive [^`]+`)/gm)].map(([, line]) => line!);
@@ -58,7 +58,7 @@ test("every job of the README's table, and every reason to use it, has a row", (
   expect([...jobs, ...reasons].filter((line) => !promises.includes(line))).toEqual([]);
 });
 
-test("every option of every command has a row", async () => {
+test("every option of every command has a row in docs/promises.md", async () => {
   const tested = sections
     .flatMap(rowsOf)
     .map(({ promise }) => promise)
