@@ -40,8 +40,8 @@ test("skip: exit 0 without a word, and the command has not run; -v says why", as
   });
 });
 
-/** Prints the signals that are pending in the process. */
-const PENDING = ["sed", "-n", "s/^ShdPnd:\\t//p", "/proc/self/status"];
+/** A script that waits until SIGUSR1 and SIGTERM are pending in it: they are forwarded when it has begun. */
+const PENDING = 'until grep -q "^ShdPnd:.*4200$" /proc/$$/status; do sleep 0.02; done; echo both';
 
 /** The files of a lock and of its queue head. */
 const headFile = (dir: TempDir) => dir.file("exclusive_t%00next.lock");
@@ -85,13 +85,15 @@ test("a signal that was blocked at the start of a waiter neither ends it nor is 
   using dir = new TempDir();
   await using holder = await hold(dir, "t", "--slots", "1");
   const blocked = ["env", "--block-signal=TERM", "--block-signal=USR1", binary];
-  const waiter = new Process([...blocked, "run", "--slots", "1", "--wait", "t", "--", ...PENDING], { dir });
+  const waiter = new Process([...blocked, "run", "--slots", "1", "--wait", "t", "--", "sh", "-c", PENDING], {
+    dir,
+  });
   await until(() => waiters(dir.lockfile("t.1")) === 1, "it waits");
   waiter.kill("SIGTERM");
   waiter.kill("SIGUSR1");
   await until(() => dir.list().length === 2, "it still waits");
   holder.kill();
-  expect(await waiter.result).toMatchObject({ status: 0, stdout: "0000000000004200\n" });
+  expect(await waiter.result).toMatchObject({ status: 0, stdout: "both\n" });
 });
 
 for (const signal of ["SIGKILL", "SIGTERM"] as const) {

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { chmodSync } from "node:fs";
+import { basename, dirname } from "node:path";
 import { canMount } from "../support/namespaces.ts";
 import { binary } from "../support/paths.ts";
 import { exclusive, hold, Process } from "../support/process.ts";
@@ -15,7 +16,9 @@ const STRICT = `mount --make-rprivate / && mount --bind / /
   touch /var/lock/probe 2>/dev/null && exit 99`;
 /** ReadWritePaths= */
 const writable = (path: string) => `mount --bind '${path}' '${path}' && mount -o remount,bind,rw '${path}'`;
-const PRIVATE_TMP = "mount --make-rprivate / && mount -t tmpfs -o mode=1777 none /tmp";
+/** PrivateTmp=yes. The program may be below /tmp itself: it is at /mnt as well. */
+const PRIVATE_TMP = `mount --make-rprivate / && mount --bind '${dirname(binary)}' /mnt
+  mount -t tmpfs -o mode=1777 none /tmp`;
 
 /** Starts a line of a unit under these mounts. */
 const unit = (mounts: string, line: string, dir?: TempDir) =>
@@ -52,7 +55,7 @@ describe.if(canMount)("a unit", () => {
 
   test("with PrivateTmp=yes: the default directory stays /var/lock, where that is for everybody", async () => {
     const outside = await exclusive(["path", "-v", name], { env: { EXCLUSIVE_DIR: undefined } });
-    await using inside = unit(PRIVATE_TMP, `'${binary}' path -v ${name}`);
+    await using inside = unit(PRIVATE_TMP, `/mnt/${basename(binary)} path -v ${name}`);
     expect(await inside.result).toEqual(outside);
   });
 });
