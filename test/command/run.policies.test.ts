@@ -85,9 +85,12 @@ test("a signal that was blocked at the start of a waiter neither ends it nor is 
   using dir = new TempDir();
   await using holder = await hold(dir, "t", "--slots", "1");
   const blocked = ["env", "--block-signal=TERM", "--block-signal=USR1", binary];
-  const waiter = new Process([...blocked, "run", "--slots", "1", "--wait", "t", "--", "sh", "-c", PENDING], {
-    dir,
-  });
+  const waiter = new Process(
+    [...blocked, "run", "--slots", "1", "--wait", "t", "--", "bash", "-c", PENDING],
+    {
+      dir,
+    },
+  );
   await until(() => waiters(dir.lockfile("t.1")) === 1, "it waits");
   waiter.kill("SIGTERM");
   waiter.kill("SIGUSR1");
