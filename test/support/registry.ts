@@ -80,7 +80,8 @@ export class Registry implements Disposable {
   async #answer(request: Request): Promise<Response> {
     const path = decodeURIComponent(new URL(request.url).pathname).slice(1);
     if (request.method === "PUT") return this.#receive(request);
-    if (path.startsWith("-/")) return new Response(Bun.file(this.#tarballs.file(path.slice(2))));
+    const tarball = Bun.file(this.#tarballs.file(path.replace("-/", "")));
+    if (path.startsWith("-/") && (await tarball.exists())) return new Response(tarball);
     const found = this.#packages.get(path);
     return found === undefined ? new Response("{}", { status: 404 }) : Response.json(found);
   }
