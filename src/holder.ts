@@ -77,6 +77,10 @@ export function untilAfter(milliseconds = Number.POSITIVE_INFINITY): string {
   return Number.isNaN(time.getTime()) ? "stopped" : time.toISOString();
 }
 
+/** The process of a holder that lives, as far as it is known: the command, where the process that took the lock is gone. */
+export const workingPid = ({ pid, alive, commandPid }: Holder): number | undefined =>
+  alive === false ? (commandPid ?? pid) : pid;
+
 /**
  * How long the holder has had the lock, in milliseconds. Counted from boot where the lock was taken in this boot and this
  * pid namespace; else by the two clocks of the wall, either of which may have been set.

@@ -1,8 +1,8 @@
 /** Locks on files that were removed from their path, as proc_pid_fd(5) shows them. Linux only. */
-import { type FileStatus, readDirectory, readlink, readText, realPath, stat } from "./files.ts";
+import { type FileStatus, readlink, realPath, stat } from "./files.ts";
 import { pidNamespace } from "./host.ts";
 import { linux } from "./libc.ts";
-import { fileKey, kernelLocks } from "./lock-table.ts";
+import { fileKey, kernelLocks, type OpenLock, openLocks } from "./lock-table.ts";
 import { processIds } from "./processes.ts";
 
 /** What the kernel adds to the name of an open file that was removed. */
@@ -42,7 +42,8 @@ export function lockedRemoved(path: string): string[] {
     if (pid === process.pid) return [];
     const [removed] = lockedAs(`${real}${REMOVED}`, pid);
     if (removed === undefined) return [];
-    return [pid, takerOf(removed)].some((one) => lockedAs(real, one).length > 0) ? [] : [removed];
+    const hasCurrent = [pid, removed.takenBy].some((one) => lockedAs(real, one).length > 0);
+    return hasCurrent ? [] : [pathOf(pid, removed)];
   });
 }
 
@@ -52,28 +53,16 @@ function deviceOf(path: string): string {
   return typeof directory === "string" ? "" : fileKey(directory).replace(/[^:]*$/, "");
 }
 
-const LOCK = /^lock:.* FLOCK +\S+ +\S+ +(-?\d+) /m;
-
-/** The process that took the lock of an open file: it may be gone. */
-const takerOf = (file: string): number =>
-  Number(LOCK.exec(readText(file.replace("/fd/", "/fdinfo/")) ?? "")?.[1] ?? 0);
-
 /** The files that were removed from this path and on which this process has a lock of flock(2). */
 export function removedFiles(path: string, pid: number): FileStatus[] {
   if (!linux || !path.startsWith("/")) return [];
-  const all = lockedAs(`${realName(path)}${REMOVED}`, pid).map((file) => stat(file));
+  const all = lockedAs(`${realName(path)}${REMOVED}`, pid).map((lock) => stat(pathOf(pid, lock)));
   return all.filter((status) => typeof status !== "string");
 }
 
-/** The descriptors of a process that have a lock and this target. */
-function lockedAs(target: string, pid: number): string[] {
-  const descriptors = readDirectory(`/proc/${pid}/fd`);
-  if (typeof descriptors === "string") return [];
-  return descriptors
-    .filter(
-      (fd) =>
-        readlink(`/proc/${pid}/fd/${fd}`) === target &&
-        LOCK.test(readText(`/proc/${pid}/fdinfo/${fd}`) ?? ""),
-    )
-    .map((fd) => `/proc/${pid}/fd/${fd}`);
-}
+/** A name under which an open file of a process can be opened: proc_pid_fd(5). */
+const pathOf = (pid: number, { fd }: OpenLock): string => `/proc/${pid}/fd/${fd}`;
+
+/** The locks that a process has on open files with this target. */
+const lockedAs = (target: string, pid: number): OpenLock[] =>
+  (openLocks(pid) ?? []).filter((lock) => readlink(pathOf(pid, lock)) === target);

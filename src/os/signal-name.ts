@@ -12,7 +12,7 @@ const RTMAX = 64;
 
 /** 37 for `RTMIN+3`, `RTMAX-27` and `37`, as kill(1) has it; undefined for what is no real-time signal of this system. */
 export function realTimeSignal(text: string): number | undefined {
-  const [, limit, offset = ""] = /^(RTMIN|RTMAX)([+-]\d+)?$/.exec(text) ?? [];
-  const number = limit === undefined ? Number(text) : (limit === "RTMIN" ? RTMIN : RTMAX) + Number(offset);
+  const [, limit, offset = "", plain] = /^(?:(RTMIN|RTMAX)([+-]\d+)?|(\d+))$/.exec(text) ?? [];
+  const number = limit === undefined ? Number(plain) : (limit === "RTMIN" ? RTMIN : RTMAX) + Number(offset);
   return process.platform === "linux" && number >= RTMIN && number <= RTMAX ? number : undefined;
 }

@@ -30,6 +30,10 @@ export async function openSocket(
 /** An error of a socket, or of the look-up of its host. */
 type ConnectionError = Error & { code?: string; hostname?: string };
 
+/** Was no server there to talk to? */
+export const isUnreached = ({ code }: ConnectionError): boolean =>
+  code === "ECONNREFUSED" || code === "ENOTFOUND" || code === "EAI_AGAIN";
+
 /** What a connection's error says, in words. */
 export function connectionErrorInWords({ code, message, hostname }: ConnectionError): string {
   if (code === "ECONNREFUSED") return "connection refused";

@@ -1,6 +1,6 @@
 /** The interface of every store. A store is a place where locks live: a directory, or a server's database. */
 import { printable } from "../errors.ts";
-import type { Holder, Mode } from "../holder.ts";
+import { type Holder, type Mode, workingPid } from "../holder.ts";
 
 /** The reason of a signal that ends a wait because its time is up. */
 export class TimeIsUp extends Error {
@@ -42,7 +42,7 @@ export function describePlaceChange({ event, lockfile, holder, reason }: PlaceCh
   const removed = `the lock file ${printable(lockfile)} was removed while its lock was held`;
   if (event === "retaken") return `${removed}: it is there again, and locked`;
   if (reason !== undefined) return `${removed}, and cannot be made again: ${reason}`;
-  const pid = holder?.alive === false ? (holder.commandPid ?? holder.pid) : holder?.pid;
+  const pid = holder && workingPid(holder);
   return `${removed}, and ${pid ? `pid ${pid}` : "another process"} holds the lock at the same time`;
 }
 

@@ -1,7 +1,7 @@
 /** Locks as a table. */
 import { humanDuration } from "../../duration.ts";
 import { printable } from "../../errors.ts";
-import { type Holder, heldFor } from "../../holder.ts";
+import { type Holder, heldFor, workingPid } from "../../holder.ts";
 import type { LockStatus } from "../../store/store.ts";
 import { cut, shortened, untilInWords } from "./describe-holder.ts";
 
@@ -102,7 +102,7 @@ function cells({ name, state, holder, others = [], waiters, overdue }: LockStatu
 /** The holder's pid, with its host where the process is not visible from this host. */
 function pidCell(holder: Holder | undefined): string {
   if (holder?.pid === undefined) return "";
-  const { pid, alive, host, commandPid } = holder;
+  const { pid, alive, host } = holder;
   if (alive === undefined && host !== undefined) return cut(`${pid}@${printable(host)}`, CELL_MAX);
-  return String(alive === false ? (commandPid ?? pid) : pid);
+  return String(workingPid(holder));
 }

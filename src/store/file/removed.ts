@@ -1,5 +1,5 @@
 /** Holders of a lock through a file that another program removed. */
-import type { Holder } from "../../holder.ts";
+import { type Holder, workingPid } from "../../holder.ts";
 import * as files from "../../os/files.ts";
 import { O } from "../../os/files.ts";
 import { lockedRemoved } from "../../os/removed-files.ts";
@@ -19,10 +19,6 @@ export function removedHolders(path: string): Holder[] {
   // A waiter keeps older files locked on its way to the lock (rule 6), and their records name others.
   return [...found.values()].flat().filter(({ pid, host }) => host !== undefined && pid !== process.pid);
 }
-
-/** The process of a holder that lives, as far as it is known. */
-const workingPid = ({ pid, alive, commandPid }: Holder): number | undefined =>
-  alive === false ? (commandPid ?? pid) : pid;
 
 /** Adds the holders whose file another program removed. */
 export function withRemoved(lock: LockStatus): LockStatus {

@@ -1,6 +1,6 @@
 /** Finds out why there is no connection to Redis. Bun's client says only that it was closed. */
 
-import { connectionErrorInWords, openSocket, type Tls } from "../socket.ts";
+import { connectionErrorInWords, isUnreached, openSocket, type Tls } from "../socket.ts";
 
 /** A reason, and whether another attempt may succeed. */
 interface Reason {
@@ -37,9 +37,8 @@ export async function whyNoConnection(
     connecting.then((socket) => socket.write(login + command("PING")));
   });
   const failed = (error: Error & { code?: string }) => {
-    const why = connectionErrorInWords(error);
-    const isTls = secure && !/^(connection refused|unknown host)/.test(why);
-    answer.resolve(isTls ? refused(`no TLS with it: ${error.message}`) : away(why));
+    const isTls = secure && !isUnreached(error);
+    answer.resolve(isTls ? refused(`no TLS with it: ${error.message}`) : away(connectionErrorInWords(error)));
   };
   connecting
     .then((socket) => {

@@ -194,11 +194,15 @@ test.each([
   expect(dir.list()).toEqual([]);
 });
 
-test("an unknown signal far from any other: every one that there is", async () => {
-  const { status, stderr } = await exclusive(["stop", "--signal", "FOO", "job"]);
-  expect(status).toBe(64);
-  expect(stderr).toMatch(/^exclusive: no such signal: 'FOO' \(one of HUP, INT, .*TERM.*, or a number\)\n/);
-});
+test.each(["FOO", "37.5", "0x25", "4e1", "RTMIN+99"])(
+  "%s is no signal: every one that there is",
+  async (text) => {
+    const { status, stderr } = await exclusive(["stop", "--signal", text, "job"]);
+    expect(status).toBe(64);
+    const rest = stderr.replace(`exclusive: no such signal: '${text}' `, "");
+    expect(rest).toMatch(/^\(one of HUP, INT, .*TERM.*, or a number\)\n/);
+  },
+);
 
 test("doctor of a file: not a directory", async () => {
   using dir = new TempDir();
