@@ -39,8 +39,13 @@ export function leaveToHeirs(lease: FileLease): number[] | undefined {
   // All that inherited the lock from us is still below us. Only where it was passed on otherwise, every process is asked.
   const tree = new ProcessTree({ wrapper: process.pid });
   for (const end = clock() + DYING_MS; !lease.clearSync(); Bun.sleepSync(POLL_MS)) {
-    const heirs = lease.heirs(tree.living());
-    if (heirs.length === 0 && !lease.isOursByRecord()) return undefined;
+    const living = tree.living();
+    const heirs = lease.heirs(living);
+    // Who keeps a new file for heirs ends when there are none: a moment later the file can be removed.
+    if (heirs.length === 0 && !lease.isOursByRecord() && !lease.isKept(living)) {
+      lease.clearSync(); // the last one may have ended since
+      return undefined;
+    }
     if (clock() >= end) {
       const left = heirs.length > 0 ? heirs : lease.heirs();
       return lease.clearSync() ? undefined : left;

@@ -157,7 +157,17 @@ export class FileLease implements Lease {
    * @param among only these; by default every process is looked at
    */
   heirs(among?: readonly number[]): number[] {
-    const ours = holdingsOf(this.open.status.ino, among).filter(({ takenBy }) => takenBy === process.pid);
+    return this.#heirsOf(this.open, among);
+  }
+
+  /** Has a process below us the file that is at the path now, for those that inherited the first one? */
+  isKept(among: readonly number[]): boolean {
+    const { current } = this.#place;
+    return current !== this.open && this.#heirsOf(current, among).length > 0;
+  }
+
+  #heirsOf({ status }: OpenFile, among?: readonly number[]): number[] {
+    const ours = holdingsOf(status.ino, among).filter(({ takenBy }) => takenBy === process.pid);
     return [...new Set(ours.map(({ pid }) => pid))];
   }
 
